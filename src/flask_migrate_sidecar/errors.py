@@ -1,0 +1,133 @@
+"""What can go wrong, one class per exit code.
+
+    SidecarError                    1  an error that was not foreseen
+    ├── UsageError                  2  the command line is wrong
+    ├── ConfigurationError          3  the settings do not fit the surroundings
+    ├── AppError                    4  the application cannot be had
+    ├── UnavailableError            5  a database cannot be reached yet: run again
+    ├── RefusedError                6  a database answered and said no
+    ├── LockedError                 7  another one holds the lock: run again
+    ├── MigrationError              8  env.py, a revision or its SQL raised
+    ├── HistoryError                9  the revisions do not fit together
+    └── PendingError               10  not at head, or models and database differ
+    Interrupted                130/143 SIGINT, SIGTERM (not a SidecarError: see there)
+
+Nothing else in the code base writes an exit code as a number.
+"""
+
+from __future__ import annotations
+
+import signal
+from typing import ClassVar
+
+
+class SidecarError(Exception):
+    """An error that ends the run with an exit code of its own.
+
+    Args:
+        message: what happened, in one sentence.
+        hint: what to do next.
+        fields: data for the log line (`database`, `revision`, ...).
+    """
+
+    exit_code: ClassVar[int] = 1
+    name: ClassVar[str] = "internal"
+    retry: ClassVar[str] = "maybe"
+    default_hint: ClassVar[str | None] = None
+
+    def __init__(self, message: str, *, hint: str | None = None, **fields: object) -> None:
+        super().__init__(message)
+        self.hint = hint or self.default_hint
+        self.fields = fields
+
+
+class UsageError(SidecarError):
+    """Unknown command or option, malformed value, a command that this Flask-Migrate lacks."""
+
+    exit_code = 2
+    name = "usage"
+    retry = "no"
+    default_hint = "see flask-migrate --help"
+
+
+class ConfigurationError(SidecarError):
+    """No app and no repository, no URL, a driver that is missing, a lock that does not fit."""
+
+    exit_code = 3
+    name = "configuration"
+    retry = "no"
+
+
+class AppError(SidecarError):
+    """The application, or a module of it, could not be imported or created."""
+
+    exit_code = 4
+    name = "app"
+    retry = "no"
+
+
+class UnavailableError(SidecarError):
+    """No usable login before the deadline, or the connection was lost on the way."""
+
+    exit_code = 5
+    name = "unavailable"
+    retry = "yes"
+
+
+class RefusedError(SidecarError):
+    """The server answered and said no: waiting longer changes nothing."""
+
+    exit_code = 6
+    name = "refused"
+    retry = "no"
+
+
+class LockedError(SidecarError):
+    """A lock was not to be had in time."""
+
+    exit_code = 7
+    name = "locked"
+    retry = "yes"
+
+
+class MigrationError(SidecarError):
+    """`env.py`, the body of a revision or its SQL raised."""
+
+    exit_code = 8
+    name = "failed"
+    retry = "no"
+
+
+class HistoryError(SidecarError):
+    """The revisions, or the database's place among them, do not fit together."""
+
+    exit_code = 9
+    name = "history"
+    retry = "no"
+
+
+class PendingError(SidecarError):
+    """The database is not at head, or the models differ from it: an answer, not a fault."""
+
+    exit_code = 10
+    name = "pending"
+    retry = "by design"
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asked the run to end.
+
+    Derives from KeyboardInterrupt because psycopg 3 then cancels the statement that runs, and
+    because `except Exception` in an application must not swallow it.
+    """
+
+    name = "interrupted"
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__(f"interrupted by {number.name}")
+        self.signal = number
+
+    @property
+    def exit_code(self) -> int:
+        """128 plus the signal's number, as shells and container runtimes report it."""
+        return 128 + self.signal
