@@ -1,0 +1,216 @@
+"""Servers, databases and programs that the tests run for real."""
+
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import pytest
+
+# In pytest's importlib mode no test folder is on the path; servers.py stands beside this file.
+sys.path.insert(0, str(Path(__file__).parent))
+
+from servers import (
+    Database,
+    MariaDB,
+    MissingServerError,
+    PgBouncer,
+    Postgres,
+    Server,
+    postgres15_programs,
+    postgres18_programs,
+)
+
+T = TypeVar("T", bound=Server)
+
+APPS = Path(__file__).parent / "apps"
+# What a shell or an outer test run has set must not steer the program under test.
+INHERITED = ("MIGRATE_", "FLASK_", "SQLALCHEMY_", "DATABASE_URL", "PG", "PYTHONWARNINGS")
+
+
+class Run(Protocol):
+    """Runs a program to its end."""
+
+    def __call__(
+        self,
+        command: Sequence[str | Path],
+        *,
+        cwd: Path,
+        env: Mapping[str, str] | None = None,
+        timeout: float = 120,
+    ) -> subprocess.CompletedProcess[str]:
+        """Return its exit code, stdout and stderr; a failure is the test's to judge."""
+
+
+class RunCommand(Protocol):
+    """Runs one of the project's own commands."""
+
+    def __call__(
+        self,
+        cwd: Path,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        timeout: float = 120,
+    ) -> subprocess.CompletedProcess[str]:
+        """Return its exit code, stdout and stderr; a failure is the test's to judge."""
+
+
+@pytest.fixture(scope="session")
+def postgres15() -> Iterator[Postgres]:
+    """Run the distribution's PostgreSQL."""
+    yield from _serve(lambda: Postgres(postgres15_programs()))
+
+
+@pytest.fixture(scope="session")
+def postgres18() -> Iterator[Postgres]:
+    """Run PostgreSQL 18."""
+    yield from _serve(lambda: Postgres(postgres18_programs()))
+
+
+@pytest.fixture(scope="session")
+def postgres(request: pytest.FixtureRequest) -> Postgres:
+    """Return the newest PostgreSQL that the machine has."""
+    try:
+        postgres18_programs()
+    except MissingServerError:
+        return _fixture(request, "postgres15", Postgres)
+    return _fixture(request, "postgres18", Postgres)
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaDB]:
+    """Run MariaDB."""
+    yield from _serve(MariaDB)
+
+
+@pytest.fixture(scope="session")
+def pgbouncer(postgres: Postgres) -> Iterator[PgBouncer]:
+    """Run PgBouncer in transaction pooling before the `postgres` server."""
+    yield from _serve(lambda: PgBouncer(postgres))
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
+def dialect(request: pytest.FixtureRequest) -> str:
+    """Run the test once on each kind of database."""
+    return str(request.param)
+
+
+@pytest.fixture
+def create_database_url(
+    dialect: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> Iterator[Callable[[], str]]:
+    """Return a function that makes a fresh empty database at each call."""
+    if dialect == "sqlite":
+        folder = tmp_path / "databases"
+        folder.mkdir()
+        names = itertools.count()
+        yield lambda: f"sqlite:///{folder / f'test_{next(names)}.db'}"
+        return
+    server: Server
+    if dialect == "postgresql":
+        server = _fixture(request, "postgres", Postgres)
+    else:
+        server = _fixture(request, "mariadb", MariaDB)
+    made: list[Database] = []
+
+    def create() -> str:
+        made.append(server.create_database())
+        return made[-1].url()
+
+    yield create
+    for database in made:
+        server.drop_database(database.name)
+
+
+@pytest.fixture
+def database_url(create_database_url: Callable[[], str]) -> str:
+    """Return the URL of a fresh empty database, on each kind of database in turn."""
+    return create_database_url()
+
+
+@pytest.fixture
+def copy_app(tmp_path: Path) -> Callable[[str], Path]:
+    """Return a function that copies an example app, so that no test writes into the tree."""
+    ignore = shutil.ignore_patterns("__pycache__", "instance", "*.db")
+    return lambda name: Path(shutil.copytree(APPS / name, tmp_path / name, ignore=ignore))
+
+
+@pytest.fixture(scope="session")
+def run() -> Run:
+    """Return a function that runs a program in an environment free of the caller's settings."""
+
+    def run(
+        command: Sequence[str | Path],
+        *,
+        cwd: Path,
+        env: Mapping[str, str] | None = None,
+        timeout: float = 120,
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command,
+            cwd=cwd,
+            env={**clean_environment(), **(env or {})},
+            timeout=timeout,
+            check=False,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def flask_db(run: Run) -> RunCommand:
+    """Return a function that runs `flask db ...` in the folder of an app."""
+    return _command(run, "flask", "db")
+
+
+@pytest.fixture(scope="session")
+def sidecar(run: Run) -> RunCommand:
+    """Return a function that runs `flask-migrate ...` in the folder of an app."""
+    return _command(run, "flask_migrate_sidecar")
+
+
+def clean_environment() -> dict[str, str]:
+    """Return the environment without what steers Flask, the sidecar or a database driver."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(INHERITED) and not name.endswith("DATABASE_URL")
+    }
+
+
+def _command(run: Run, *module: str) -> RunCommand:
+    def run_command(
+        cwd: Path,
+        *arguments: str,
+        env: Mapping[str, str] | None = None,
+        timeout: float = 120,
+    ) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", *module, *arguments]
+        return run(command, cwd=cwd, env=env, timeout=timeout)
+
+    return run_command
+
+
+def _serve(make: Callable[[], T]) -> Iterator[T]:
+    try:
+        server = make()
+    except MissingServerError as error:
+        # In CI a server that was not installed would otherwise turn tests off unseen.
+        outcome = pytest.fail if os.environ.get("CI") else pytest.skip
+        outcome(str(error))
+    with server:
+        yield server
+
+
+def _fixture(request: pytest.FixtureRequest, name: str, kind: type[T]) -> T:
+    """Start only the server that the test's parameter asks for."""
+    server = request.getfixturevalue(name)
+    assert isinstance(server, kind)
+    return server
