@@ -1,0 +1,191 @@
+"""The group `flask db`; each command is a function of `commands`, each option declared once."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+from flask import g
+from flask.cli import with_appcontext
+
+from . import commands
+from .extension import from_command_line
+
+R = TypeVar("R")
+
+# A command has the options that its function has parameters for.
+OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
+    "directory": (("-d", "--directory"), {"help": "Migration repository."}),
+    "x_arg": (
+        ("-x", "--x-arg"),
+        {"multiple": True, "help": "Argument for env.py, as NAME=VALUE; repeatable."},
+    ),
+    "multidb": (("--multidb",), {"is_flag": True, "help": "For several databases."}),
+    "template": (
+        ("-t", "--template"),
+        {"help": "Repository template; with a slash in it, the path of a folder."},
+    ),
+    "package": (
+        ("--package",),
+        {"is_flag": True, "help": "Make the repository and its versions Python packages."},
+    ),
+    "pyproject": (
+        ("--pyproject",),
+        {"is_flag": True, "help": "Keep the configuration in pyproject.toml, not in alembic.ini."},
+    ),
+    "message": (("-m", "--message"), {"help": "What the revision does, in a few words."}),
+    "autogenerate": (
+        ("--autogenerate",),
+        {"is_flag": True, "help": "Fill the revision by comparing the models with the database."},
+    ),
+    "sql": (
+        ("--sql",),
+        {"is_flag": True, "help": "Print the SQL; do not connect to a database."},
+    ),
+    "head": (
+        ("--head",),
+        {"default": "head", "help": "Revision, or <branch>@head, to build upon."},
+    ),
+    "splice": (("--splice",), {"is_flag": True, "help": "Build upon a revision that is no head."}),
+    "branch_label": (("--branch-label",), {"help": "Label of the branch that begins here."}),
+    "version_path": (("--version-path",), {"help": "Folder of the file, where there are several."}),
+    "rev_id": (("--rev-id",), {"help": "Identifier to use in place of a generated one."}),
+    "depends_on": (
+        ("--depends-on",),
+        {"multiple": True, "help": "Revision that must run before this one; repeatable."},
+    ),
+    "tag": (("--tag",), {"help": "Any text, for env.py."}),
+    "bind": (
+        ("--bind",),
+        {"multiple": True, "help": "Database to touch ('default' or a bind's name); repeatable."},
+    ),
+    "rev_range": (("-r", "--rev-range"), {"help": "Range of revisions, [START]:[END]."}),
+    "verbose": (("-v", "--verbose"), {"is_flag": True, "help": "Say more."}),
+    "indicate_current": (
+        ("-i", "--indicate-current"),
+        {"is_flag": True, "help": "Mark the revision that the database is at."},
+    ),
+    "resolve_dependencies": (
+        ("--resolve-dependencies",),
+        {"is_flag": True, "help": "Take dependencies for parents."},
+    ),
+    "check_heads": (
+        ("-c", "--check-heads"),
+        {"is_flag": True, "help": "Fail where a database is not at every head."},
+    ),
+    "purge": (("--purge",), {"is_flag": True, "help": "Empty the version table first."}),
+}
+
+
+class CommandFailed(click.ClickException):
+    """A command failed with an error for the user's eyes; the cause is the error itself."""
+
+    def show(self, file: Any = None) -> None:
+        """Print the error, whatever `env.py` did to logging."""
+        click.echo(f"ERROR [flask_migrate] Error: {self.format_message()}", file=file, err=True)
+
+
+class RevisionCommand(click.Command):
+    """A command that takes a revision, which may be relative: `-1` is not an option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Move relative revisions behind `--`."""
+        relative = [arg for arg in args if re.fullmatch(r"-\d+", arg)]
+        if relative and "--" not in args:
+            args = [*(arg for arg in args if arg not in relative), "--", *relative]
+        return super().parse_args(ctx, args)
+
+
+def raise_for_click(function: Callable[..., R]) -> Callable[..., R]:
+    """Make a command end with one line and exit code 1 where its error is the user's."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> R:
+        from alembic.util import CommandError
+
+        token = from_command_line.set(True)
+        try:
+            return function(*args, **kwargs)
+        except (CommandError, RuntimeError) as error:
+            raise CommandFailed(str(error)) from error
+        finally:
+            from_command_line.reset(token)
+
+    return run
+
+
+def catch_errors(f: Callable[..., R]) -> Callable[..., R]:
+    """Make a function of the application's own print an Alembic error and exit with 1."""
+
+    @functools.wraps(f)
+    def run(*args: Any, **kwargs: Any) -> R:
+        try:
+            return raise_for_click(f)(*args, **kwargs)
+        except CommandFailed as error:
+            error.show()
+            raise SystemExit(error.exit_code) from error.__cause__
+
+    return run
+
+
+def make_option(name: str) -> click.Option:
+    """Make an option from its declaration."""
+    flags, attributes = OPTIONS[name]
+    return click.Option([*flags, name], **attributes)
+
+
+@click.group(params=[make_option("directory"), make_option("x_arg")])
+@with_appcontext
+def db(directory: str | None, x_arg: tuple[str, ...]) -> None:
+    """Perform database migrations."""
+    g._flask_migrate_group = {"directory": directory, "x_arg": x_arg}  # noqa: SLF001
+
+
+def add_command(
+    function: Callable[..., Any], argument: str = "", default: str | None = None, nargs: int = 1
+) -> None:
+    """Add a function to the group.
+
+    Args:
+        function: one of `commands`.
+        argument: the parameter that is given without a flag.
+        default: its value where it is not given; None makes it required.
+        nargs: how many values it takes; -1 is any number.
+    """
+    names = [name for name in inspect.signature(function).parameters if name in OPTIONS]
+    params: list[click.Parameter] = [make_option(name) for name in names]
+    if argument:
+        multiple = {"nargs": nargs, "required": default is None}
+        values = (default,) if nargs == -1 and default is not None else default
+        params.append(click.Argument([argument], default=values, **multiple))  # type: ignore[arg-type]
+    summary = (function.__doc__ or "").split("\n\n", maxsplit=1)[0]
+    db.add_command(
+        RevisionCommand(
+            function.__name__.replace("_", "-"),
+            params=params,
+            callback=with_appcontext(raise_for_click(function)),
+            help=summary,
+        )
+    )
+
+
+add_command(commands.list_templates)
+add_command(commands.init)
+add_command(commands.revision)
+add_command(commands.migrate)
+add_command(commands.edit, "revision", "head")
+add_command(commands.merge, "revisions", nargs=-1)
+add_command(commands.upgrade, "revision", "head")
+add_command(commands.downgrade, "revision", "-1")
+add_command(commands.show, "revision", "head")
+add_command(commands.history)
+add_command(commands.heads)
+add_command(commands.branches)
+add_command(commands.current)
+add_command(commands.stamp, "revision", "head", nargs=-1)
+add_command(commands.check)
+add_command(commands.ensure_version)

@@ -1,0 +1,152 @@
+"""The extension object, and what it leaves in `app.extensions["migrate"]`."""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from flask import g, has_app_context
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+    from .config import Config
+
+StrPath = str | os.PathLike[str]
+
+# Whether the command runs as `flask db ...`: then, and only then, env.py sets up logging.
+from_command_line: ContextVar[bool] = ContextVar("from_command_line", default=False)
+
+# Applied where Alembic's context is configured, not handed to env.py: an env.py that passes one of
+# them itself beside **configure_args would otherwise end in a TypeError.
+CONTEXT_DEFAULTS = ("compare_type", "render_as_batch")
+
+
+class EngineOwner(Protocol):
+    """A database object in the manner of Flask-SQLAlchemy 3 and Flask-SQLAlchemy-Lite."""
+
+    @property
+    def engine(self) -> Any:
+        """The engine of the main database."""
+
+
+class EngineGetter(Protocol):
+    """A database object in the manner of Flask-SQLAlchemy 2 and Alchemical."""
+
+    def get_engine(self) -> Any:
+        """Give the engine of the main database."""
+
+
+Database = EngineOwner | EngineGetter
+
+Callback = TypeVar("Callback", bound=Callable[..., Any])
+
+
+class _MigrateConfig:
+    """What `env.py` finds in `app.extensions["migrate"]`."""
+
+    def __init__(self, migrate: Migrate, db: Database | None, **kwargs: Any) -> None:
+        self.migrate = migrate
+        self.db: Any = db
+        self.directory = migrate.directory
+        self.configure_args = {k: v for k, v in kwargs.items() if k not in CONTEXT_DEFAULTS}
+
+    @property
+    def metadata(self) -> Any:
+        """The models' metadata; `env.py` files of the first releases take it from here."""
+        return self.db.metadata
+
+
+class Migrate:
+    """Add migrations to an application.
+
+    Args:
+        app: the application; it is initialised at once where `db` is given too.
+        db: the application's database object.
+        directory: the migration repository, relative to the working directory.
+        command: name of the group of commands, `flask NAME ...`.
+        compare_type: let autogenerate compare column types.
+        render_as_batch: let autogenerate write batch operations, which SQLite needs.
+        **kwargs: passed on to Alembic's `EnvironmentContext.configure()`.
+    """
+
+    def __init__(
+        self,
+        app: Flask | None = None,
+        db: Database | None = None,
+        directory: StrPath = "migrations",
+        command: str = "db",
+        compare_type: bool = True,
+        render_as_batch: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        self.configure_callbacks: list[Callable[[Any], Any]] = []
+        self.db = db
+        self.command = command
+        self.directory = str(directory)
+        self.alembic_ctx_kwargs: dict[str, Any] = {
+            **kwargs,
+            "compare_type": compare_type,
+            "render_as_batch": render_as_batch,
+        }
+        if app is not None and db is not None:
+            self.init_app(app, db, directory)
+
+    def init_app(
+        self,
+        app: Flask,
+        db: Database | None = None,
+        directory: StrPath | None = None,
+        command: str | None = None,
+        compare_type: bool | None = None,
+        render_as_batch: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Register with an application; arguments not given keep the constructor's values."""
+        from .cli import db as group
+
+        self.db = db if db is not None else self.db
+        self.command = command or self.command
+        self.directory = str(directory or self.directory)
+        given = {"compare_type": compare_type, "render_as_batch": render_as_batch}
+        self.alembic_ctx_kwargs.update(kwargs)
+        self.alembic_ctx_kwargs.update({k: v for k, v in given.items() if v is not None})
+        app.extensions["migrate"] = _MigrateConfig(self, self.db, **self.alembic_ctx_kwargs)
+        app.cli.add_command(group, name=self.command)
+
+    def configure(self, f: Callback) -> Callback:
+        """Register a function that receives each `Config`, and may return another (decorator)."""
+        self.configure_callbacks.append(f)
+        return f
+
+    def call_configure_callbacks(self, config: Config) -> Config:
+        """Hand the configuration through the registered functions, in their order."""
+        for callback in self.configure_callbacks:
+            config = callback(config)
+        return config
+
+    def get_config(
+        self,
+        directory: StrPath | None = None,
+        x_arg: str | Sequence[str] | None = None,
+        opts: Sequence[str] | Mapping[str, Any] | None = None,
+    ) -> Config:
+        """Make Alembic's configuration for one command.
+
+        Args:
+            directory: the migration repository, by default the one of this object.
+            x_arg: one or more `-x` arguments for `env.py`.
+            opts: names that are set to True in `config.cmd_opts`, or names with values.
+        """
+        from .config import load_config
+
+        group_options = g.get("_flask_migrate_group", {}) if has_app_context() else {}
+        config = load_config(str(directory or group_options.get("directory") or self.directory))
+        extra = [x_arg] if isinstance(x_arg, str) else [*(x_arg or ())]
+        values = opts if isinstance(opts, Mapping) else dict.fromkeys(opts or (), True)
+        config.attributes["configure_logger"] = from_command_line.get()
+        config.cmd_opts = Namespace(x=[*group_options.get("x_arg", ()), *extra], **values)
+        return self.call_configure_callbacks(config)

@@ -1,0 +1,71 @@
+"""Creates migration repositories from templates."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from alembic import command
+from alembic.util import CommandError
+from flask import current_app
+
+from .config import HAS_TOML, Config, alembic_version, escape, find_pyproject
+
+if TYPE_CHECKING:
+    from alembic.config import Config as AlembicConfig
+
+# `here` is the folder of pyproject.toml, so that Alembic's own command finds the repository too.
+_TOOL_ALEMBIC = """\
+[tool.alembic]
+script_location = "%(here)s/{location}"
+"""
+
+
+def create_repository(directory: str, template: str, *, package: bool, pyproject: bool) -> None:
+    """Fill a directory from a template.
+
+    Args:
+        directory: where to.
+        template: name of one of ours, or, with a slash in it, the path of another.
+        package: make the directory and its versions Python packages.
+        pyproject: keep the configuration in pyproject.toml, not in alembic.ini.
+
+    Raises:
+        CommandError: the directory is not empty; no such template; pyproject.toml is taken, or
+            the installed Alembic does not read it.
+    """
+    toml = _find_place(Path(directory)) if pyproject else None
+    folder, name = os.path.split(template.rstrip("/\\"))
+    config: AlembicConfig = Config(
+        os.path.join(directory, "alembic.ini"),  # noqa: PTH118 - the text as the user gave it
+        template_directory=folder or None,
+    )
+    config.set_main_option("script_location", escape(directory))
+    config = current_app.extensions["migrate"].migrate.call_configure_callbacks(config)
+    command.init(config, directory, template=name, package=package)
+    if toml is not None:
+        Path(directory, "alembic.ini").unlink()
+        _append_section(toml, Path(directory))
+
+
+def _find_place(directory: Path) -> Path:
+    """Choose the pyproject.toml that is to name the repository."""
+    if not HAS_TOML:
+        version = ".".join(map(str, alembic_version))
+        raise CommandError(f"Alembic {version} does not read pyproject.toml; 1.16 and later do.")
+    taken = find_pyproject(directory.absolute())
+    if taken is not None:
+        raise CommandError(f"{taken} already has a [tool.alembic] section.")
+    folders = directory.absolute().parents
+    return next(
+        (f / "pyproject.toml" for f in folders if (f / "pyproject.toml").is_file()),
+        folders[0] / "pyproject.toml",
+    )
+
+
+def _append_section(toml: Path, directory: Path) -> None:
+    location = directory.absolute().relative_to(toml.parent).as_posix()
+    text = toml.read_text(encoding="utf-8").rstrip() if toml.exists() else ""
+    section = _TOOL_ALEMBIC.format(location=escape(location).replace('"', '\\"'))
+    toml.write_text(f"{text}\n\n{section}" if text else section, encoding="utf-8")
