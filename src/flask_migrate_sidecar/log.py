@@ -1,0 +1,283 @@
+"""The log: every line is one JSON object (or one console line), whatever the application does.
+
+Loggers are bound to our own processors, not to structlog's global configuration, and all records
+of the standard library are taken where loggers hand them to handlers. So neither
+`structlog.configure()`, `dictConfig()` nor `fileConfig()` changes the form.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterable, MutableMapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import quote, quote_plus
+
+import structlog
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger, Processor
+
+    from .streams import Streams
+
+Event = MutableMapping[str, Any]
+
+LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+MASK = "***"
+# The password of a URL in free text, up to the last @ before the next space or quote.
+_URL_PASSWORD = re.compile(r"(?<=://)([^\s:/@'\"]*):([^\s'\"]*)@(?=[^@\s'\"]*)")
+_QUERY_PASSWORD = re.compile(r"(?i)\b(password|passwd|sslpassword)=([^\s&;'\"]+)")
+
+
+class Secrets:
+    """Texts that must not be seen, and how to hide them."""
+
+    def __init__(self) -> None:
+        self._spellings: list[str] = []
+
+    def add(self, secrets: Iterable[str]) -> None:
+        """Hide these texts from now on, also percent-encoded."""
+        spellings = set(self._spellings)
+        for secret in secrets:
+            spellings |= {secret, quote(secret, safe=""), quote_plus(secret), quote(secret)}
+            spellings.add(repr(secret)[1:-1])
+        # The longest first: one spelling can be a part of another.
+        self._spellings = sorted(spellings - {""}, key=len, reverse=True)
+
+    def hide(self, value: Any) -> Any:
+        """Give the value with every secret in it masked."""
+        if isinstance(value, str):
+            for spelling in self._spellings:
+                value = value.replace(spelling, MASK)
+            value = _URL_PASSWORD.sub(rf"\1:{MASK}@", value)
+            return _QUERY_PASSWORD.sub(rf"\1={MASK}", value)
+        if isinstance(value, dict):
+            return {self.hide(key): self.hide(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple, set, frozenset)):
+            return [self.hide(item) for item in value]
+        if value is None or isinstance(value, (bool, int, float)):
+            return value
+        return self.hide(str(value))
+
+
+secrets = Secrets()
+
+
+class _Sink:
+    """Where finished lines go; before the set-up they wait."""
+
+    def __init__(self) -> None:
+        self.processors: list[Processor] = []
+        self.level = LEVELS["info"]
+        self.write: Callable[[str], None] | None = None
+
+    def process(self, _logger: object, method: str, event: Event) -> str:
+        """Turn an event into a line."""
+        level = LEVELS["error" if method == "exception" else method]
+        if level < self.level or self.write is None:
+            raise structlog.DropEvent
+        result: Any = event
+        for processor in self.processors:
+            result = processor(None, method, result)
+        return cast("str", result)
+
+    def __getattr__(self, name: str) -> Callable[[str], None]:
+        """Write the line, whatever the level is called."""
+        if name not in LEVELS:
+            raise AttributeError(name)
+        return self.write_line
+
+    def write_line(self, line: str) -> None:
+        if self.write is not None:
+            self.write(line)
+
+
+_sink = _Sink()
+
+
+def get_logger(name: str) -> FilteringBoundLogger:
+    """Give a logger for one of our modules."""
+    return cast(
+        "FilteringBoundLogger",
+        structlog.wrap_logger(
+            _sink,
+            processors=[_sink.process],
+            wrapper_class=structlog.make_filtering_bound_logger(0),
+            context_class=dict,
+        ).bind(logger=name),
+    )
+
+
+def configure_log(streams: Streams, *, form: str, level: str) -> None:
+    """Set up the log.
+
+    Args:
+        streams: where lines go.
+        form: `json`, `console`, or `auto` for console on a terminal and JSON elsewhere.
+        level: least severe level that is logged.
+    """
+    console = form == "console" or (form == "auto" and streams.is_terminal())
+    _sink.processors = [
+        structlog.contextvars.merge_contextvars,
+        _add_level,
+        _add_timestamp,
+        structlog.processors.ExceptionRenderer(_render_exception),
+        _mask,
+        _order,
+    ]
+    if console:
+        _sink.processors += [_add_progress, _make_console(colors=streams.is_terminal())]
+    else:
+        _sink.processors.append(structlog.processors.JSONRenderer(default=str))
+    _sink.level = LEVELS[level]
+    _sink.write = streams.write_log
+
+
+def _add_level(_logger: object, method: str, event: Event) -> Event:
+    event["level"] = event.pop("record_level", None) or method.replace("exception", "error")
+    return event
+
+
+def _add_timestamp(_logger: object, _method: str, event: Event) -> Event:
+    moment = event.pop("record_time", None) or time.time()
+    text = datetime.fromtimestamp(moment, UTC).isoformat(timespec="microseconds")
+    event["timestamp"] = text.replace("+00:00", "Z")
+    return event
+
+
+_transform_exception = structlog.tracebacks.ExceptionDictTransformer(
+    show_locals=False, max_frames=30
+)
+
+
+def _render_exception(exc_info: Any) -> list[dict[str, Any]]:
+    return _transform_exception(exc_info)
+
+
+def _mask(_logger: object, _method: str, event: Event) -> Event:
+    return {key: secrets.hide(value) for key, value in event.items()}
+
+
+def _order(_logger: object, _method: str, event: Event) -> Event:
+    """Put what every line has first, where the eye looks for it."""
+    first = {key: event[key] for key in ("timestamp", "level", "event", "logger") if key in event}
+    return {**first, **event}
+
+
+def _add_progress(_logger: object, _method: str, event: Event) -> Event:
+    if "step" in event and "steps" in event:
+        event["event"] = f"[{event.pop('step')}/{event.pop('steps')}] {event['event']}"
+    return event
+
+
+def _make_console(*, colors: bool) -> Processor:
+    renderer = structlog.dev.ConsoleRenderer(colors=colors, pad_event=24)
+
+    def render(logger: object, method: str, event: Event) -> str:
+        frames = event.pop("exception", None)
+        line = renderer(logger, method, event)
+        if not frames:
+            return line
+        return "\n".join([line, *_format_frames(frames)])
+
+    return cast("Processor", render)
+
+
+def _format_frames(stacks: list[dict[str, Any]]) -> Iterable[str]:
+    for stack in stacks:
+        for frame in stack.get("frames", ()):
+            yield f"    {frame['filename']}:{frame['lineno']} in {frame['name']}"
+        yield f"    {stack['exc_type']}: {stack['exc_value']}"
+
+
+def take_over_logging(level: str) -> None:
+    """Make every record of the standard library, and every warning, an event of ours.
+
+    Applications may set levels; their handlers for the console are passed over, because their
+    lines would not be ours in form. Handlers for files and for services are called as ever.
+    """
+    logger = get_logger("")
+
+    def emit(record: logging.LogRecord) -> None:
+        method = next((name for name, no in LEVELS.items() if record.levelno <= no), "critical")
+        if record.levelno >= LEVELS["critical"]:
+            method = "critical"
+        fields: dict[str, Any] = {"logger": record.name, "record_time": record.created}
+        if record.exc_info and record.exc_info[0] is not None:
+            fields["exc_info"] = record.exc_info
+        getattr(logger, method)(_get_message(record), **fields)
+
+    def call_handlers(self: logging.Logger, record: logging.LogRecord) -> None:
+        if not _is_noise(record):
+            emit(record)
+        here: logging.Logger | None = self
+        while here is not None:
+            for handler in here.handlers:
+                if record.levelno >= handler.level and not _writes_to_console(handler):
+                    handler.handle(record)
+            here = here.parent if here.propagate else None
+
+    logging.Logger.callHandlers = call_handlers  # type: ignore[method-assign]
+    # dictConfig and fileConfig disable the loggers that they do not name.
+    logging.Logger.disabled = property(lambda _: False, lambda _, __: None)  # type: ignore[assignment]
+    logging.getLogger().setLevel(max(LEVELS[level], logging.INFO))
+    logging.getLogger("alembic").setLevel(LEVELS[level])
+    _take_warnings()
+    _take_thread_errors()
+
+
+def _get_message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception:  # noqa: BLE001 - a wrong format string must not cost the line
+        return f"{record.msg} {record.args}"
+
+
+def _is_noise(record: logging.LogRecord) -> bool:
+    """Pass over Alembic's lines on each start-up that tell nothing about the run."""
+    return record.levelno <= logging.INFO and (
+        record.name == "alembic.runtime.plugins" or quiet.is_set()
+    )
+
+
+# Set while the sidecar looks at the databases on its own account.
+quiet = threading.Event()
+
+
+def _writes_to_console(handler: logging.Handler) -> bool:
+    return isinstance(handler, logging.StreamHandler) and not isinstance(
+        handler, logging.FileHandler
+    )
+
+
+def _take_warnings() -> None:
+    logger = get_logger("py.warnings")
+
+    def show(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any
+    ) -> None:
+        logger.warning(str(message), category=category.__name__, filename=filename, lineno=lineno)
+
+    warnings.showwarning = show  # type: ignore[assignment]
+
+
+def _take_thread_errors() -> None:
+    logger = get_logger("threading")
+
+    def log_thread(args: threading.ExceptHookArgs) -> None:
+        if args.exc_value is not None and args.exc_type is not SystemExit:
+            name = args.thread.name if args.thread else None
+            logger.error("exception in a thread", exc_info=args.exc_value, thread=name)
+
+    def log_unraisable(args: sys.UnraisableHookArgs) -> None:
+        logger.error(
+            args.err_msg or "exception ignored", exc_info=args.exc_value, object=repr(args.object)
+        )
+
+    threading.excepthook = log_thread
+    sys.unraisablehook = log_unraisable
