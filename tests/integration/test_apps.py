@@ -147,6 +147,7 @@ def test_multidb_changes_all_databases_or_none(
     result = flask_db(copy_app("multidb"), "upgrade", env=env)
 
     assert result.returncode != 0
+    assert '"event" already exists' in result.stderr
     assert tables_of(env["DATABASE_URL"]) == set()
     assert tables_of(env["USERS_DATABASE_URL"]) == set()
     assert tables_of(env["AUDIT_DATABASE_URL"]) == {"event"}

@@ -20,18 +20,15 @@ NAMING = {
 }
 
 
-class Base(DeclarativeBase):
-    """Carries the naming convention, which Flask-SQLAlchemy hands on to every bind."""
-
-    metadata = MetaData(naming_convention=NAMING)
-
-
-db = SQLAlchemy(model_class=Base)
+# Flask-SQLAlchemy hands the naming convention on to every bind.
+db = SQLAlchemy(metadata=MetaData(naming_convention=NAMING))
 migrate = Migrate()
 
 if TYPE_CHECKING:
-    # Flask-SQLAlchemy makes db.Model at run time, where a type checker cannot see its base.
-    Model = Base
+
+    class Model(DeclarativeBase):
+        """Stands for db.Model, which is made at run time, where a type checker cannot see it."""
+
 else:
     Model = db.Model
 
@@ -88,7 +85,7 @@ def create_app() -> Flask:
 
 def count_rows() -> dict[str, int]:
     """Return how many rows each of the three databases holds."""
-    models: tuple[type[Base], ...] = (Note, Account, Event)
+    models: tuple[type[Model], ...] = (Note, Account, Event)
     counts = {}
     for model in models:
         rows = select(func.count()).select_from(model)

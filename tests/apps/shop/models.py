@@ -30,17 +30,13 @@ NAMING = {
 }
 
 
-class Base(DeclarativeBase):
-    """Carries the naming convention."""
-
-    metadata = MetaData(naming_convention=NAMING)
-
-
-db = SQLAlchemy(model_class=Base)
+db = SQLAlchemy(metadata=MetaData(naming_convention=NAMING))
 
 if TYPE_CHECKING:
-    # Flask-SQLAlchemy makes db.Model at run time, where a type checker cannot see its base.
-    Model = Base
+
+    class Model(DeclarativeBase):
+        """Stands for db.Model, which is made at run time, where a type checker cannot see it."""
+
 else:
     Model = db.Model
 
