@@ -1,14 +1,50 @@
-"""The databases of one run: their URLs, and how the sidecar itself connects to them."""
+"""The databases of one run: where they are, and how the sidecar itself connects to them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final, Self
 
 from sqlalchemy import URL, Engine, NullPool, create_engine
 
-DEFAULT = "default"
+from .drivers import parse_url, sync_url
+from .urls import hosts_and_ports, identity, is_memory, secrets, sqlite_path
+
+__all__ = [
+    "DEFAULT",
+    "Database",
+    "hosts_and_ports",
+    "identity",
+    "is_memory",
+    "parse_url",
+    "secrets",
+    "sqlite_path",
+    "sync_url",
+    "timeout_arguments",
+]
+
+DEFAULT: Final = "default"
+
+# They give rows or connections a form of the application's own (or an asynchronous one), which
+# SQLAlchemy and the sidecar's few queries cannot read.
+_SHAPING: Final = frozenset(
+    {
+        *("cursorclass", "cursor_factory", "row_factory", "server_cursor_factory"),
+        *("connection_class", "connection_factory", "record_class", "factory"),
+        *("async_creator_fn", "prepared_statement_name_func"),
+    }
+)
+# Arguments of an asynchronous driver that mean the same to the synchronous one.
+_SHARED: Final = frozenset(
+    {
+        *("host", "port", "user", "password", "db", "database", "unix_socket", "charset"),
+        *("init_command", "connect_timeout", "passfile", "target_session_attrs", "uri"),
+    }
+)
+# libpq waits at least 2 seconds (PostgreSQL manual, 34.1.2, before version 17 of it).
+_LIBPQ_LEAST: Final = 2
 
 
 @dataclass(frozen=True)
@@ -23,23 +59,78 @@ class Database:
 
     name: str
     url: URL
-    connect_args: Mapping[str, Any] = field(default_factory=dict)
+    connect_args: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
-    def engine(self, *, connect_timeout: float) -> Engine:
-        """Make an engine without a pool: each connection of ours is opened and closed by us.
+    @classmethod
+    def of_app(cls, name: str, url: URL, connect_args: Mapping[str, Any] | None = None) -> Self:
+        """Take over a database of the application, whose driver may be asynchronous.
 
         Args:
-            connect_timeout: the longest that one attempt may take, in seconds.
+            name: bind name, `default` for the main one.
+            url: the application's URL.
+            connect_args: the application's arguments for the driver of that URL.
+
+        Raises:
+            ConfigurationError: no synchronous driver for it is installed.
         """
-        return create_engine(
-            self.url,
-            poolclass=NullPool,
-            connect_args={**timeout_arguments(self.url, connect_timeout), **self.connect_args},
-        )
+        synchronous = sync_url(url)
+        given = dict(connect_args or {})
+        if synchronous.drivername != url.drivername:
+            given = {key: value for key, value in given.items() if key in _SHARED}
+        return cls(name, synchronous, given)
+
+    def engine(self, *, connect_timeout: float, answer_timeout: float | None = None) -> Engine:
+        """Make an engine without a pool: each connection of ours is opened and closed by us.
+
+        The application's arguments win over ours, those that shape rows aside.
+
+        Args:
+            connect_timeout: the longest that one attempt may take, in seconds; drivers round it
+                up, libpq to 2 s at least.
+            answer_timeout: the longest that a server may take to answer, or to be silent on a dead
+                network, in seconds; None for connections whose statements may run long.
+        """
+        ours = timeout_arguments(self.url, connect_timeout, answer_timeout)
+        in_url = {key: value for key, value in ours.items() if key not in self.url.query}
+        theirs = {k: v for k, v in self.connect_args.items() if k not in _SHAPING}
+        return create_engine(self.url, poolclass=NullPool, connect_args={**in_url, **theirs})
 
 
-def timeout_arguments(url: URL, seconds: float) -> dict[str, Any]:
-    """Give the driver's own argument for a time limit on connecting."""
-    if url.get_backend_name() == "sqlite":
-        return {"timeout": seconds}
-    return {"connect_timeout": max(1, round(seconds))}
+def timeout_arguments(url: URL, seconds: float, answer: float | None = None) -> dict[str, Any]:
+    """Give the driver's own arguments for time limits; none where the driver is not known.
+
+    Args:
+        url: names the driver, and how many hosts share the time.
+        seconds: for connecting.
+        answer: for the server's answers, None for no limit.
+    """
+    whole = max(1, math.ceil(seconds))
+    driver = url.get_driver_name()
+    if driver in ("psycopg", "psycopg2", "psycopg2cffi"):
+        return _libpq_arguments(url, seconds, answer)
+    if driver in ("pymysql", "mysqldb", "cymysql"):
+        # PyMySQL's limit on connecting ends with TCP's handshake: MySQL's own is reading.
+        limits = {"connect_timeout": whole}
+        if answer is not None:
+            limits |= dict.fromkeys(("read_timeout", "write_timeout"), max(1, math.ceil(answer)))
+        return limits
+    if driver in ("pysqlite", "pg8000", "pyodbc"):
+        return {"timeout": seconds if driver == "pysqlite" else whole}
+    if driver in ("mysqlconnector", "mariadbconnector"):
+        return {"connection_timeout" if driver == "mysqlconnector" else "connect_timeout": whole}
+    return {}
+
+
+def _libpq_arguments(url: URL, seconds: float, answer: float | None) -> dict[str, Any]:
+    """Share the time between the hosts: libpq counts it anew for each (manual, 34.1.2)."""
+    each = max(_LIBPQ_LEAST, math.ceil(seconds / len(hosts_and_ports(url))))
+    if answer is None:
+        return {"connect_timeout": each}
+    silence = max(1, math.ceil(answer))
+    return {
+        "connect_timeout": each,
+        "tcp_user_timeout": silence * 1000,
+        "keepalives_idle": silence,
+        "keepalives_interval": 1,
+        "keepalives_count": 3,
+    }
