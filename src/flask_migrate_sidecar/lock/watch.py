@@ -1,0 +1,107 @@
+"""Watching over a lock that is held, for its connection may die before the migration ends."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+
+from .base import LockLostError
+from .choose import Choice
+
+_log: Final = structlog.get_logger(__name__)
+
+# Seconds that a sign of life may take before the lock's connection counts as dead.
+_CHECK_TIMEOUT: Final = 30.0
+# Seconds; a run that is told to end must not wait for a dead network.
+_STOP_TIMEOUT: Final = 5.0
+
+
+class Watch:
+    """A thread that speaks on a lock's connection from time to time, and notices its end.
+
+    Only one thread uses the connection at a time, by the mutex.
+    """
+
+    def __init__(self, choice: Choice, lost: threading.Event) -> None:
+        """Prepare the thread; it does not run yet.
+
+        Args:
+            choice: the lock to watch over.
+            lost: set when it is lost.
+        """
+        self._choice = choice
+        self._lost = lost
+        self._reason: LockLostError | None = None
+        self._mutex = threading.Lock()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="lock-watch", daemon=True)
+
+    def start(self) -> None:
+        """Begin to watch; the lock is held from here on."""
+        self._thread.start()
+
+    def verify(self) -> None:
+        """Check now, on the thread of the caller."""
+        self._check()
+        if self._reason is not None:
+            raise self._reason
+
+    @property
+    def is_lost(self) -> bool:
+        """Tell whether the lock is known to be lost."""
+        return self._reason is not None
+
+    def stop(self) -> bool:
+        """End the thread; False if it hangs on a dead connection, which it then keeps."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(_STOP_TIMEOUT)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._choice.lock.interval) and self._reason is None:
+            self._check()
+
+    def _check(self) -> None:
+        if not self._mutex.acquire(timeout=_CHECK_TIMEOUT):
+            self._lose(self._choice.lock.lost("its connection does not answer"))
+            return
+        try:
+            if self._reason is None:
+                self._choice.lock.check()
+        except LockLostError as error:
+            self._lose(error)
+        except Exception as error:  # noqa: BLE001 (a thread that dies would watch no longer)
+            self._lose(self._choice.lock.lost(f"it could not be checked ({type(error).__name__})"))
+        finally:
+            self._mutex.release()
+
+    def _lose(self, reason: LockLostError) -> None:
+        self._reason = reason
+        self._lost.set()
+        _log.error("lock.lost", reason=str(reason), **self._choice.fields())
+
+
+@dataclass(frozen=True)
+class Guard:
+    """The locks that are held while the body runs.
+
+    Args:
+        lost: set as soon as a lock is known to be lost; ask it between two revisions.
+        watches: one for each lock.
+    """
+
+    lost: threading.Event = field(default_factory=threading.Event)
+    watches: list[Watch] = field(default_factory=list)
+
+    def verify(self) -> None:
+        """Make sure that every lock has held until now.
+
+        Raises:
+            UnavailableError: one was lost, so another migrator may have run beside us.
+        """
+        for watch in self.watches:
+            watch.verify()
