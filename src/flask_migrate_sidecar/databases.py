@@ -43,7 +43,8 @@ _SHARED: Final = frozenset(
         *("init_command", "connect_timeout", "passfile", "target_session_attrs", "uri"),
     }
 )
-# libpq waits at least 2 seconds (PostgreSQL manual, 34.1.2, before version 17 of it).
+_LIBPQ: Final = ("psycopg", "psycopg2", "psycopg2cffi")
+# libpq and psycopg wait for 2 seconds at least (PostgreSQL manual, 34.1.2, connect_timeout).
 _LIBPQ_LEAST: Final = 2
 
 
@@ -90,10 +91,30 @@ class Database:
             answer_timeout: the longest that a server may take to answer, or to be silent on a dead
                 network, in seconds; None for connections whose statements may run long.
         """
+        arguments = self._arguments(connect_timeout, answer_timeout)
+        return create_engine(self.url, poolclass=NullPool, connect_args=arguments)
+
+    def probe_engine(self, *, timeout: float) -> Engine:
+        """Make an engine for a look at the server: in no transaction, not even to get acquainted.
+
+        Args:
+            timeout: the longest that connecting and each answer may take, in seconds.
+        """
+        options: dict[str, Any] = {}
+        backend = self.url.get_backend_name()
+        if backend in ("postgresql", "mysql", "mariadb"):
+            options["isolation_level"] = "AUTOCOMMIT"
+        if self.url.get_driver_name() in _LIBPQ:
+            # SQLAlchemy looks for the type in a transaction, upon each connection.
+            options["use_native_hstore"] = False
+        arguments = self._arguments(timeout, timeout)
+        return create_engine(self.url, poolclass=NullPool, connect_args=arguments, **options)
+
+    def _arguments(self, connect_timeout: float, answer_timeout: float | None) -> dict[str, Any]:
         ours = timeout_arguments(self.url, connect_timeout, answer_timeout)
         in_url = {key: value for key, value in ours.items() if key not in self.url.query}
         theirs = {k: v for k, v in self.connect_args.items() if k not in _SHAPING}
-        return create_engine(self.url, poolclass=NullPool, connect_args={**in_url, **theirs})
+        return {**in_url, **theirs}
 
 
 def timeout_arguments(url: URL, seconds: float, answer: float | None = None) -> dict[str, Any]:
@@ -106,7 +127,7 @@ def timeout_arguments(url: URL, seconds: float, answer: float | None = None) -> 
     """
     whole = max(1, math.ceil(seconds))
     driver = url.get_driver_name()
-    if driver in ("psycopg", "psycopg2", "psycopg2cffi"):
+    if driver in _LIBPQ:
         return _libpq_arguments(url, seconds, answer)
     if driver in ("pymysql", "mysqldb", "cymysql"):
         # PyMySQL's limit on connecting ends with TCP's handshake: MySQL's own is reading.

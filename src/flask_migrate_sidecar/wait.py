@@ -220,7 +220,7 @@ class _Clock:
 def _prober(database: Database, connect_timeout: float, writes: bool) -> Callable[[], str]:
     if database.url.get_backend_name() == "sqlite":
         return partial(probe_sqlite, database.url, writes=writes)
-    engine = database.engine(connect_timeout=connect_timeout, answer_timeout=connect_timeout)
+    engine = database.probe_engine(timeout=connect_timeout)
     return partial(probe_server, engine, writes=writes)
 
 
