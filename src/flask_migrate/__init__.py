@@ -29,7 +29,8 @@ from .commands import (
     stamp,
     upgrade,
 )
-from .extension import Migrate, _MigrateConfig
+from .extension import Migrate
+from .extension import _MigrateConfig as _MigrateConfig
 
 if TYPE_CHECKING:
     from .cli import catch_errors
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Config",
     "Migrate",
-    "_MigrateConfig",
     "alembic_version",
     "branches",
     "catch_errors",

@@ -93,10 +93,21 @@ class RevisionCommand(click.Command):
     """A command that takes a revision, which may be relative: `-1` is not an option."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Move relative revisions behind `--`."""
-        relative = [arg for arg in args if re.fullmatch(r"-\d+", arg)]
+        """Move relative revisions behind `--`, but not the value of an option."""
+        valued = {
+            flag
+            for option in self.params
+            if isinstance(option, click.Option) and not option.is_flag
+            for flag in option.opts
+        }
+        relative = [
+            i
+            for i, arg in enumerate(args)
+            if re.fullmatch(r"-\d+", arg) and (i == 0 or args[i - 1] not in valued)
+        ]
         if relative and "--" not in args:
-            args = [*(arg for arg in args if arg not in relative), "--", *relative]
+            others = [arg for i, arg in enumerate(args) if i not in relative]
+            args = [*others, "--", *(args[i] for i in relative)]
         return super().parse_args(ctx, args)
 
 
@@ -146,7 +157,11 @@ def db(directory: str | None, x_arg: tuple[str, ...]) -> None:
 
 
 def add_command(
-    function: Callable[..., Any], argument: str = "", default: str | None = None, nargs: int = 1
+    function: Callable[..., Any],
+    argument: str = "",
+    default: str | None = None,
+    *,
+    several: bool = False,
 ) -> None:
     """Add a function to the group.
 
@@ -154,23 +169,35 @@ def add_command(
         function: one of `commands`.
         argument: the parameter that is given without a flag.
         default: its value where it is not given; None makes it required.
-        nargs: how many values it takes; -1 is any number.
+        several: it takes any number of values.
     """
     names = [name for name in inspect.signature(function).parameters if name in OPTIONS]
     params: list[click.Parameter] = [make_option(name) for name in names]
-    if argument:
-        multiple = {"nargs": nargs, "required": default is None}
-        values = (default,) if nargs == -1 and default is not None else default
-        params.append(click.Argument([argument], default=values, **multiple))  # type: ignore[arg-type]
+    callback = raise_for_click(function)
+    if argument and several:
+        params.append(click.Argument([argument], nargs=-1, required=default is None))
+        callback = supply_default(callback, argument, default)
+    elif argument:
+        params.append(click.Argument([argument], default=default))
     summary = (function.__doc__ or "").split("\n\n", maxsplit=1)[0]
     db.add_command(
         RevisionCommand(
             function.__name__.replace("_", "-"),
             params=params,
-            callback=with_appcontext(raise_for_click(function)),
+            callback=with_appcontext(callback),
             help=summary,
         )
     )
+
+
+def supply_default(function: Callable[..., R], name: str, default: str | None) -> Callable[..., R]:
+    """Give an argument its default, which click refuses where any number of values is taken."""
+
+    @functools.wraps(function)
+    def run(**kwargs: Any) -> R:
+        return function(**{**kwargs, name: kwargs[name] or default})
+
+    return run
 
 
 add_command(commands.list_templates)
@@ -178,7 +205,7 @@ add_command(commands.init)
 add_command(commands.revision)
 add_command(commands.migrate)
 add_command(commands.edit, "revision", "head")
-add_command(commands.merge, "revisions", nargs=-1)
+add_command(commands.merge, "revisions", several=True)
 add_command(commands.upgrade, "revision", "head")
 add_command(commands.downgrade, "revision", "-1")
 add_command(commands.show, "revision", "head")
@@ -186,6 +213,6 @@ add_command(commands.history)
 add_command(commands.heads)
 add_command(commands.branches)
 add_command(commands.current)
-add_command(commands.stamp, "revision", "head", nargs=-1)
+add_command(commands.stamp, "revision", "head", several=True)
 add_command(commands.check)
 add_command(commands.ensure_version)

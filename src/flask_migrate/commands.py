@@ -5,13 +5,14 @@ They raise Alembic's exceptions, return what Alembic returns and leave logging a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flask import current_app
 
-from .extension import StrPath
+from .extension import StrPath, group_options
 
 if TYPE_CHECKING:
     from alembic.script import Script
@@ -54,10 +55,11 @@ def init(
     """
     from .repository import create_repository
 
-    name = str(template) if template else "flask-multidb" if multidb else "flask"
-    create_repository(
-        str(directory or _migrate().directory), name, package=package, pyproject=pyproject
-    )
+    if isinstance(template, os.PathLike):
+        template = Path(template).absolute()
+    name = str(template or ("flask-multidb" if multidb else "flask"))
+    target = str(directory or group_options().get("directory") or _migrate().directory)
+    create_repository(target, name, package=package, pyproject=pyproject)
 
 
 def revision(

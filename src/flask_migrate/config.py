@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import re
 import sys
 import tomllib
@@ -17,12 +18,19 @@ _PACKAGE = Path(__file__).resolve().parent
 
 def parse_version(text: str) -> tuple[int, int, int]:
     """Read the first three numbers of a version; `1.21.0b1` is (1, 21, 0)."""
-    numbers = [int(number) for number in re.findall(r"\d+", text)[:3]]
-    return tuple([*numbers, 0, 0, 0][:3])  # type: ignore[return-value]
+    release = re.match(r"\d+(\.\d+)*", text)
+    numbers = [int(number) for number in release[0].split(".")] if release else []
+    major, minor, patch = [*numbers, 0, 0, 0][:3]
+    return major, minor, patch
 
 
 alembic_version = parse_version(alembic.__version__)
 HAS_TOML = alembic_version >= (1, 16, 0)
+
+
+def version_text() -> str:
+    """Give Alembic's version, for messages."""
+    return ".".join(map(str, alembic_version))
 
 
 def find_templates() -> Path:
@@ -70,15 +78,22 @@ def find_pyproject(directory: Path) -> Path | None:
     for folder in (directory, *directory.parents):
         path = folder / "pyproject.toml"
         if path.is_file():
-            return path if "alembic" in _read_toml(path).get("tool", {}) else None
+            return path if read_section(path) is not None else None
     return None
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def read_section(pyproject: Path) -> dict[str, Any] | None:
+    """Read `[tool.alembic]` of a pyproject.toml; None where it has no such section.
+
+    Raises:
+        CommandError: the file is malformed.
+    """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomllib.loads(pyproject.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise CommandError(f"{path} cannot be read: {error}") from error
+        raise CommandError(f"{pyproject} cannot be read: {error}") from error
+    section: dict[str, Any] | None = document.get("tool", {}).get("alembic")
+    return section
 
 
 def load_config(directory: str) -> Config:
@@ -86,12 +101,40 @@ def load_config(directory: str) -> Config:
 
     It is read from `alembic.ini` in the repository, from `[tool.alembic]` of the nearest
     pyproject.toml (Alembic 1.16 and later), or from both, the first winning.
+
+    Raises:
+        CommandError: a file is malformed.
     """
     ini = Path(directory, "alembic.ini")
-    pyproject = find_pyproject(Path(directory).absolute()) if HAS_TOML else None
+    pyproject = _find_section_for(Path(directory)) if HAS_TOML else None
     if pyproject is None:
         config = Config(str(ini))
     else:
         config = Config(str(ini) if ini.exists() else None, toml_file=pyproject)
-    config.set_main_option("script_location", escape(directory))
+    try:
+        config.set_main_option("script_location", escape(directory))
+    except (configparser.Error, UnicodeDecodeError) as error:
+        raise CommandError(f"{ini} cannot be read: {error}") from error
+    if not HAS_TOML:
+        _translate_separator(config)
     return config
+
+
+def _find_section_for(directory: Path) -> Path | None:
+    """Find the pyproject.toml that a repository has its configuration in, or a part of it.
+
+    A section that names another repository is not for this one, if this one has an alembic.ini.
+    """
+    pyproject = find_pyproject(directory.absolute())
+    if pyproject is None or not (directory / "alembic.ini").exists():
+        return pyproject
+    named = (read_section(pyproject) or {}).get("script_location", directory)
+    named = str(named).replace("%(here)s", str(pyproject.parent)).replace("%%", "%")
+    return pyproject if Path(named).resolve() == directory.resolve() else None
+
+
+def _translate_separator(config: Config) -> None:
+    """Give Alembic before 1.16 the `path_separator` of our alembic.ini under its old name."""
+    separator = config.get_main_option("path_separator")
+    if separator and not config.get_main_option("version_path_separator"):
+        config.set_main_option("version_path_separator", separator)

@@ -20,8 +20,7 @@ StrPath = str | os.PathLike[str]
 # Whether the command runs as `flask db ...`: then, and only then, env.py sets up logging.
 from_command_line: ContextVar[bool] = ContextVar("from_command_line", default=False)
 
-# Applied where Alembic's context is configured, not handed to env.py: an env.py that passes one of
-# them itself beside **configure_args would otherwise end in a TypeError.
+# Arguments of Alembic's context that always have a value.
 CONTEXT_DEFAULTS = ("compare_type", "render_as_batch")
 
 
@@ -45,6 +44,49 @@ Database = EngineOwner | EngineGetter
 Callback = TypeVar("Callback", bound=Callable[..., Any])
 
 
+class ConfigureArguments(dict[str, Any]):
+    """Arguments for `context.configure()`, as `env.py` finds them.
+
+    An `env.py` that passes one of our defaults itself beside `**configure_args` would end in a
+    TypeError, so iteration leaves the defaults out, while look-up, `pop` and `del` know them.
+
+    Args:
+        given: what was given to `Migrate`.
+        defaults: what is applied where `env.py` gives no value.
+    """
+
+    def __init__(self, given: Mapping[str, Any], defaults: dict[str, Any]) -> None:
+        super().__init__(given)
+        self.defaults = defaults
+
+    def __missing__(self, key: str) -> Any:
+        """Look up a default."""
+        return self.defaults[key]
+
+    def __contains__(self, key: object) -> bool:
+        """Tell whether a value, or a default, is there."""
+        return super().__contains__(key) or key in self.defaults
+
+    def __delitem__(self, key: str) -> None:
+        """Take a value, or a default, out."""
+        self.pop(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Give a value, that of a default included."""
+        return super().get(key, self.defaults.get(key, default))
+
+    def pop(self, key: str, *default: Any) -> Any:
+        """Take a value out, that of a default included."""
+        fallback = (self.defaults.pop(key),) if key in self.defaults else default
+        return super().pop(key, *fallback)
+
+
+def group_options() -> dict[str, Any]:
+    """Give the options that stood before the subcommand: `flask db -d DIR upgrade`."""
+    options: dict[str, Any] = g.get("_flask_migrate_group", {}) if has_app_context() else {}
+    return options
+
+
 class _MigrateConfig:
     """What `env.py` finds in `app.extensions["migrate"]`."""
 
@@ -52,7 +94,10 @@ class _MigrateConfig:
         self.migrate = migrate
         self.db: Any = db
         self.directory = migrate.directory
-        self.configure_args = {k: v for k, v in kwargs.items() if k not in CONTEXT_DEFAULTS}
+        self.configure_args = ConfigureArguments(
+            {name: value for name, value in kwargs.items() if name not in CONTEXT_DEFAULTS},
+            {name: kwargs[name] for name in CONTEXT_DEFAULTS if name in kwargs},
+        )
 
     @property
     def metadata(self) -> Any:
@@ -124,8 +169,12 @@ class Migrate:
 
     def call_configure_callbacks(self, config: Config) -> Config:
         """Hand the configuration through the registered functions, in their order."""
+        original = config
         for callback in self.configure_callbacks:
             config = callback(config)
+            if config is None:
+                raise TypeError(f"{callback!r} returned None; it must return a Config.")
+        _carry_over(original, config)
         return config
 
     def get_config(
@@ -143,10 +192,18 @@ class Migrate:
         """
         from .config import load_config
 
-        group_options = g.get("_flask_migrate_group", {}) if has_app_context() else {}
-        config = load_config(str(directory or group_options.get("directory") or self.directory))
+        group = group_options()
+        config = load_config(str(directory or group.get("directory") or self.directory))
         extra = [x_arg] if isinstance(x_arg, str) else [*(x_arg or ())]
         values = opts if isinstance(opts, Mapping) else dict.fromkeys(opts or (), True)
         config.attributes["configure_logger"] = from_command_line.get()
-        config.cmd_opts = Namespace(x=[*group_options.get("x_arg", ()), *extra], **values)
+        config.cmd_opts = Namespace(x=[*group.get("x_arg", ()), *extra], **values)
         return self.call_configure_callbacks(config)
+
+
+def _carry_over(original: Config, config: Config) -> None:
+    """Keep the options of the command, `--bind` among them, where a callback made a new object."""
+    if config is not original:
+        config.cmd_opts = original.cmd_opts if config.cmd_opts is None else config.cmd_opts
+        for name, value in original.attributes.items():
+            config.attributes.setdefault(name, value)

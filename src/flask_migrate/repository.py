@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from alembic import command
 from alembic.util import CommandError
 from flask import current_app
 
-from .config import HAS_TOML, Config, alembic_version, escape, find_pyproject
+from .config import HAS_TOML, Config, escape, find_pyproject, version_text
 
 if TYPE_CHECKING:
     from alembic.config import Config as AlembicConfig
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 # `here` is the folder of pyproject.toml, so that Alembic's own command finds the repository too.
 _TOOL_ALEMBIC = """\
 [tool.alembic]
-script_location = "%(here)s/{location}"
+script_location = {location}
 """
 
 
@@ -45,15 +46,16 @@ def create_repository(directory: str, template: str, *, package: bool, pyproject
     config = current_app.extensions["migrate"].migrate.call_configure_callbacks(config)
     command.init(config, directory, template=name, package=package)
     if toml is not None:
-        Path(directory, "alembic.ini").unlink()
+        Path(directory, "alembic.ini").unlink(missing_ok=True)
         _append_section(toml, Path(directory))
 
 
 def _find_place(directory: Path) -> Path:
     """Choose the pyproject.toml that is to name the repository."""
     if not HAS_TOML:
-        version = ".".join(map(str, alembic_version))
-        raise CommandError(f"Alembic {version} does not read pyproject.toml; 1.16 and later do.")
+        raise CommandError(
+            f"Alembic {version_text()} does not read pyproject.toml; 1.16 and later do."
+        )
     taken = find_pyproject(directory.absolute())
     if taken is not None:
         raise CommandError(f"{taken} already has a [tool.alembic] section.")
@@ -67,5 +69,6 @@ def _find_place(directory: Path) -> Path:
 def _append_section(toml: Path, directory: Path) -> None:
     location = directory.absolute().relative_to(toml.parent).as_posix()
     text = toml.read_text(encoding="utf-8").rstrip() if toml.exists() else ""
-    section = _TOOL_ALEMBIC.format(location=escape(location).replace('"', '\\"'))
+    # JSON's strings are TOML's.
+    section = _TOOL_ALEMBIC.format(location=json.dumps(f"%(here)s/{escape(location)}"))
     toml.write_text(f"{text}\n\n{section}" if text else section, encoding="utf-8")

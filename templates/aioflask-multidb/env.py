@@ -9,6 +9,7 @@ from logging.config import fileConfig
 from alembic import context
 from flask import current_app
 from sqlalchemy import MetaData
+from sqlalchemy.pool import StaticPool
 
 config = context.config
 logger = logging.getLogger("flask_migrate")
@@ -31,22 +32,26 @@ def set_up_logging():
 def get_engines():
     """Give the application's engines by name, less those that `--bind` leaves out."""
     db = migrate.db
-    if hasattr(type(db), "engines"):  # Flask-SQLAlchemy 3, Flask-SQLAlchemy-Lite
-        engines = {name or "": engine for name, engine in db.engines.items()}
-    else:  # Flask-SQLAlchemy 2, Alchemical
-        binds = current_app.config.get("SQLALCHEMY_BINDS") or {}
-        names = db.bind_names() if hasattr(db, "bind_names") else list(binds)
-        engines = {"": db.get_engine(), **{name: db.get_engine(bind_key=name) for name in names}}
+    engines = getattr(db, "async_engines", None) or getattr(db, "engines", None)
+    if not engines:  # Flask-SQLAlchemy 2; Alchemical, which has binds once it has an engine
+        engines = {None: db.get_engine()}
+        binds = current_app.config.get("SQLALCHEMY_BINDS") or ()
+        names = db.bind_names() if hasattr(db, "bind_names") else binds
+        engines.update({name: db.get_engine(bind=name) for name in names})
+    engines = {name or "": engine for name, engine in engines.items() if engine is not None}
     selected = getattr(config.cmd_opts, "bind", None) or [name or "default" for name in engines]
     return {name: engines[name] for name in sorted(engines) if (name or "default") in selected}
 
 
 def get_metadata(name):
     """Give the metadata of the models that live in one database."""
-    if hasattr(migrate.db, "metadatas"):
-        return migrate.db.metadatas.get(name or None, MetaData())
-    metadata = MetaData()
-    for table in migrate.db.metadata.tables.values():
+    db = migrate.db
+    if hasattr(db, "metadatas"):
+        return db.metadatas.get(name or None, MetaData())
+    if not hasattr(db, "metadata"):
+        return None
+    metadata = MetaData(naming_convention=db.metadata.naming_convention)
+    for table in db.metadata.tables.values():
         if table.info.get("bind_key") == (name or None):
             table.to_metadata(metadata)
     return metadata
@@ -96,10 +101,10 @@ def run_connected(connection, name):
 async def run_online():
     """Run the migrations: all databases begin before the first one migrates, and end together."""
     async with AsyncExitStack() as stack:
-        connections = {
-            name: await stack.enter_async_context(engine.connect())
-            for name, engine in get_engines().items()
-        }
+        connections = {}
+        for name, engine in get_engines().items():
+            stack.push_async_callback(let_go, engine)
+            connections[name] = await stack.enter_async_context(engine.connect())
         transactions = [await connection.begin() for connection in connections.values()]
         try:
             for name, connection in connections.items():
@@ -110,6 +115,12 @@ async def run_online():
             raise
         for transaction in transactions:
             await transaction.commit()
+
+
+async def let_go(engine):
+    """Close a pool: its connections belong to an event loop that ends here."""
+    if not isinstance(engine.pool, StaticPool):  # a database in memory ends with its connection
+        await engine.dispose()
 
 
 set_up_logging()

@@ -6,6 +6,8 @@ from logging.config import fileConfig
 
 from alembic import context
 from flask import current_app
+from sqlalchemy import MetaData
+from sqlalchemy.pool import StaticPool
 
 config = context.config
 logger = logging.getLogger("flask_migrate")
@@ -27,15 +29,16 @@ def set_up_logging():
 
 def get_engine():
     """Give the application's engine."""
-    if hasattr(type(migrate.db), "engine"):
-        return migrate.db.engine  # Flask-SQLAlchemy 3, Flask-SQLAlchemy-Lite
-    return migrate.db.get_engine()  # Flask-SQLAlchemy 2, Alchemical
+    for attribute in ("async_engine", "engine"):  # Flask-SQLAlchemy-Lite, others
+        if hasattr(migrate.db, attribute):
+            return getattr(migrate.db, attribute)
+    return migrate.db.get_engine()  # Alchemical
 
 
 def get_metadata():
     """Give the models' metadata, with which autogenerate compares the database."""
     if hasattr(migrate.db, "metadatas"):
-        return migrate.db.metadatas[None]
+        return migrate.db.metadatas.get(None, MetaData())
     return getattr(migrate.db, "metadata", None)
 
 
@@ -73,8 +76,18 @@ def run_connected(connection):
 
 async def run_online():
     """Connect, and run the migrations."""
-    async with get_engine().connect() as connection:
-        await connection.run_sync(run_connected)
+    engine = get_engine()
+    try:
+        async with engine.connect() as connection:
+            await connection.run_sync(run_connected)
+    finally:
+        await let_go(engine)
+
+
+async def let_go(engine):
+    """Close the pool: its connections belong to an event loop that ends here."""
+    if not isinstance(engine.pool, StaticPool):  # a database in memory ends with its connection
+        await engine.dispose()
 
 
 set_up_logging()

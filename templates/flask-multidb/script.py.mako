@@ -38,11 +38,13 @@ def run(name):
     from flask import current_app
 
     db = current_app.extensions["migrate"].db
-    binds = [name for name in getattr(db, "engines", None) or () if name]
-    binds += [name for name in current_app.config.get("SQLALCHEMY_BINDS") or () if name]
-    if hasattr(db, "bind_names"):
-        binds += db.bind_names()
-    names = ["", *dict.fromkeys(binds)]
+    engines = getattr(db, "async_engines", None) or getattr(db, "engines", None)
+    if not engines:
+        main = db.get_engine()
+        binds = current_app.config.get("SQLALCHEMY_BINDS") or ()
+        engines = [None, *(db.bind_names() if hasattr(db, "bind_names") else binds)]
+        engines = engines if main is not None else engines[1:]
+    names = sorted(name or "" for name in engines)
 %>\
 % for name in names:
 

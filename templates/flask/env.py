@@ -5,6 +5,7 @@ from logging.config import fileConfig
 
 from alembic import context
 from flask import current_app
+from sqlalchemy import MetaData
 
 config = context.config
 logger = logging.getLogger("flask_migrate")
@@ -26,7 +27,7 @@ def set_up_logging():
 
 def get_engine():
     """Give the application's engine."""
-    if hasattr(type(migrate.db), "engine"):
+    if hasattr(migrate.db, "engine"):
         return migrate.db.engine  # Flask-SQLAlchemy 3, Flask-SQLAlchemy-Lite
     return migrate.db.get_engine()  # Flask-SQLAlchemy 2, Alchemical
 
@@ -34,7 +35,7 @@ def get_engine():
 def get_metadata():
     """Give the models' metadata, with which autogenerate compares the database."""
     if hasattr(migrate.db, "metadatas"):
-        return migrate.db.metadatas[None]
+        return migrate.db.metadatas.get(None, MetaData())
     return getattr(migrate.db, "metadata", None)
 
 

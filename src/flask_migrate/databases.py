@@ -1,0 +1,55 @@
+"""The databases of an application by name, and the ones that a command was told to touch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from alembic.util import CommandError
+from flask import current_app
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+# What `--bind` calls the main database, whose own name is ''.
+MAIN_DATABASE = "default"
+
+
+def list_databases() -> list[str]:
+    """Name the databases of the application as `env.py` does: '' for the main one, and binds."""
+    db = current_app.extensions["migrate"].db
+    names = [*(getattr(db, "engines", None) or ()), *(getattr(db, "async_engines", None) or ())]
+    if not names:
+        names = _list_without_engines(db)
+    return [*dict.fromkeys(name or "" for name in names)]
+
+
+def _list_without_engines(db: Any) -> list[str | None]:
+    """Name the databases for Flask-SQLAlchemy 2 and Alchemical, which offer `get_engine()`."""
+    if not hasattr(db, "bind_names"):
+        return [None, *(current_app.config.get("SQLALCHEMY_BINDS") or ())]
+    # Alchemical knows its binds only once it has made its engines.
+    main = [None] if db.get_engine() is not None else []
+    return [*main, *db.bind_names()]
+
+
+def selected_binds(config: Config) -> tuple[str, ...]:
+    """Give the names that were given as `--bind`; none means all databases."""
+    return tuple(getattr(config.cmd_opts, "bind", None) or ())
+
+
+def check_binds(config: Config) -> tuple[str, ...]:
+    """Give the selected binds.
+
+    Raises:
+        CommandError: the application has no database of such a name.
+    """
+    selected = selected_binds(config)
+    if not selected:
+        return ()
+    known = [name or MAIN_DATABASE for name in list_databases()]
+    unknown = sorted({*selected} - {*known})
+    if unknown:
+        raise CommandError(
+            f"No database is called {', '.join(unknown)}; there are {', '.join(known)}."
+        )
+    return selected

@@ -1,0 +1,206 @@
+"""What the library's tests share: small applications, and ways to run `flask db`."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flask import Flask
+from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy import NullPool, create_engine, inspect, text
+
+from flask_migrate import Migrate
+
+# The body of an app.py; HERE is its folder. The database object and Migrate follow.
+HEAD = """
+from pathlib import Path
+
+from flask import Flask
+from flask_migrate import Migrate
+from flask_sqlalchemy import SQLAlchemy
+
+HERE = Path(__file__).parent
+app = Flask(__name__)
+app.config["SQLALCHEMY_DATABASE_URI"] = f"sqlite:///{HERE}/main.db"
+"""
+
+PERSON = """
+class Person(db.Model):
+    id = db.Column(db.Integer, primary_key=True)
+    name = db.Column(db.String(50))
+"""
+
+SINGLE = f"{HEAD}\ndb = SQLAlchemy(app)\nmigrate = Migrate(app, db)\n{PERSON}"
+
+MULTIDB = f"""{HEAD}
+app.config["SQLALCHEMY_BINDS"] = {{"users": f"sqlite:///{{HERE}}/users.db"}}
+db = SQLAlchemy(app)
+migrate = Migrate(app, db)
+{PERSON}
+
+class Account(db.Model):
+    __bind_key__ = "users"
+    id = db.Column(db.Integer, primary_key=True)
+"""
+
+# Runs `flask` once for each list of arguments, as `python -m flask` would, in a process of its own
+# that is forked from one which has the big packages imported: a tenth of the time.
+RUNNER = """
+import json, os, runpy, sys, tempfile
+import flask.cli, flask_sqlalchemy, sqlite3, sqlalchemy.dialects.sqlite
+
+results = []
+for arguments in json.loads(sys.argv[1]):
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        child = os.fork()
+        if child == 0:
+            os.dup2(out.fileno(), 1)
+            os.dup2(err.fileno(), 2)
+            sys.argv = ["flask", *arguments]
+            runpy.run_module("flask", run_name="__main__", alter_sys=True)
+            sys.exit(0)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        out.seek(0), err.seek(0)
+        results.append([code, out.read().decode(), err.read().decode()])
+json.dump(results, sys.stdout)
+"""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one `flask` command left."""
+
+    arguments: tuple[str, ...]
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def write_app(folder: Path, source: str = SINGLE) -> Path:
+    """Write an application into a folder, which is made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "app.py").write_text(source, encoding="utf-8")
+    return folder
+
+
+def flask(
+    cwd: Path,
+    *commands: str | Sequence[str],
+    fail: bool = False,
+    env: dict[str, str] | None = None,
+    warnings: str = "error",
+) -> list[Result]:
+    """Run `flask` commands one after the other, with warnings as errors.
+
+    Args:
+        cwd: folder of the application.
+        *commands: the arguments of each; a text is split at spaces.
+        fail: the last command is expected to fail; the others never are.
+        env: variables to add.
+        warnings: value for `python -W`.
+    """
+    lists = [c.split() if isinstance(c, str) else [*map(str, c)] for c in commands]
+    done = subprocess.run(
+        [sys.executable, "-W", warnings, "-c", RUNNER, json.dumps(lists)],
+        cwd=cwd,
+        env={**clean_environment(), **(env or {})},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    pairs = zip(lists, json.loads(done.stdout), strict=True)
+    results = [Result(tuple(arguments), *values) for arguments, values in pairs]
+    for result in results[: len(results) - fail]:
+        assert result.returncode == 0, result
+    assert not fail or results[-1].returncode != 0, results[-1]
+    return results
+
+
+def clean_environment() -> dict[str, str]:
+    """Return the environment without what steers Flask or Python's warnings."""
+    prefixes = ("FLASK_", "SQLALCHEMY_", "PYTHONWARNINGS", "DATABASE_URL", "ALEMBIC_")
+    return {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
+
+
+@dataclass(frozen=True)
+class Project:
+    """An application of the test's own process, and its folder."""
+
+    folder: Path
+    app: Flask
+    db: SQLAlchemy
+    migrate: Migrate
+
+    @property
+    def directory(self) -> Path:
+        """The migration repository."""
+        return self.folder / "migrations"
+
+    @property
+    def revisions(self) -> list[Path]:
+        """The revision files."""
+        return sorted((self.directory / "versions").glob("*.py"))
+
+    def tables(self, name: str = "main") -> set[str]:
+        """Return the tables of one database, less Alembic's own."""
+        return tables_of(self.folder / f"{name}.db")
+
+
+def make_project(
+    folder: Path, *binds: str, models: Callable[[Any], object] | None = None, **options: Any
+) -> Project:
+    """Make an application around SQLite files without pools, so that nothing stays open.
+
+    Args:
+        folder: where the databases and the repository will lie.
+        *binds: names of further databases.
+        models: declares models on the database object; by default a Person, and a table
+            `<bind>_thing` in each further database.
+        **options: for `Migrate`.
+    """
+    app = Flask("project")
+    app.config["SQLALCHEMY_DATABASE_URI"] = f"sqlite:///{folder}/main.db"
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {"poolclass": NullPool}
+    app.config["SQLALCHEMY_BINDS"] = {
+        name: {"url": f"sqlite:///{folder}/{name}.db", "poolclass": NullPool} for name in binds
+    }
+    db = SQLAlchemy(app)
+    if models is None:
+        declare_models(db, binds)
+    else:
+        models(db)
+    options.setdefault("directory", str(folder / "migrations"))
+    return Project(folder, app, db, Migrate(app, db, **options))
+
+
+def declare_models(db: Any, binds: Sequence[str] = ()) -> None:
+    """Declare a table in each database."""
+    db.Table("person", db.Column("id", db.Integer, primary_key=True))
+    for name in binds:
+        db.Table(f"{name}_thing", db.Column("id", db.Integer, primary_key=True), bind_key=name)
+
+
+def tables_of(path: Path) -> set[str]:
+    """Return the tables of a SQLite file, less Alembic's own; of a missing file, none."""
+    if not path.exists():
+        return set()
+    engine = create_engine(f"sqlite:///{path}", poolclass=NullPool)
+    return {*inspect(engine).get_table_names()} - {"alembic_version"}
+
+
+def query(path: Path, statement: str) -> list[tuple[Any, ...]]:
+    """Run one statement in a SQLite file, and return its rows."""
+    with create_engine(f"sqlite:///{path}", poolclass=NullPool).begin() as connection:
+        result = connection.execute(text(statement))
+        return [tuple(row) for row in result] if result.returns_rows else []
+
+
+def versions_of(path: Path) -> list[str]:
+    """Return the revisions that a SQLite file is at."""
+    return sorted(row[0] for row in query(path, "SELECT version_num FROM alembic_version"))
