@@ -1,0 +1,659 @@
+"""The locks on real servers, with real processes where a process is what matters."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import NullPool, create_engine, make_url, text
+
+from flask_migrate_sidecar.databases import Database
+from flask_migrate_sidecar.errors import (
+    ConfigurationError,
+    LockedError,
+    RefusedError,
+    UnavailableError,
+)
+from flask_migrate_sidecar.lock import (
+    LEASE_TABLE,
+    Guard,
+    LockTarget,
+    choose_kind,
+    hold_locks,
+    read_holder,
+)
+from servers import MariaDB, PgBouncer, Postgres, Server
+
+DEADLINE = 60
+# A short lease, so that tests outlive it.
+LEASE = 1.5
+
+# Holds the lock, writes begin and end into the journal, says on stdout what is logged.
+MIGRATOR = """
+import json, os, sys
+import structlog
+structlog.configure(
+    processors=[structlog.processors.JSONRenderer()],
+    logger_factory=structlog.PrintLoggerFactory(sys.stdout),
+)
+from sqlalchemy import make_url
+from flask_migrate_sidecar.databases import Database
+from flask_migrate_sidecar.errors import SidecarError
+from flask_migrate_sidecar.lock import LockTarget, hold_locks
+order = json.loads(sys.argv[1])
+target = LockTarget(Database("default", make_url(order["url"])), None, "alembic_version")
+try:
+    with hold_locks(
+        [target], kind=order["kind"], timeout=order["timeout"], connect_timeout=5,
+        heartbeat=30, lease=order["lease"],
+    ):
+        with open(order["journal"], "a") as journal:
+            print("begin", os.getpid(), file=journal, flush=True)
+            sys.stdin.readline()
+            print("end", os.getpid(), file=journal, flush=True)
+except SidecarError as error:
+    print(json.dumps({"event": "failed", "message": str(error)}), flush=True)
+    sys.exit(error.exit_code)
+"""
+
+
+class Migrator:
+    """A process that waits for the lock and holds it until it is told to go on."""
+
+    def __init__(self, url: str, journal: Path, kind: str, timeout: float, lease: float) -> None:
+        """Start the process."""
+        order = {"url": url, "journal": str(journal), "kind": kind, "timeout": timeout}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", MIGRATOR, json.dumps({**order, "lease": lease})],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.lines: list[dict[str, Any]] = []
+
+    def await_event(self, event: str) -> dict[str, Any]:
+        """Read what the process says until it says this."""
+        assert self.process.stdout
+        for line in self.process.stdout:
+            self.lines.append(json.loads(line))
+            if self.lines[-1]["event"] == event:
+                return self.lines[-1]
+        raise AssertionError(f"no {event} among {self.lines}")
+
+    def let_go(self) -> None:
+        """Let the body end, at once or as soon as it begins."""
+        assert self.process.stdin
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
+    def finish(self) -> int:
+        """Let the body end, and return the exit code."""
+        self.let_go()
+        assert self.process.stdout
+        self.lines += [json.loads(line) for line in self.process.stdout]
+        return self.process.wait(DEADLINE)
+
+    def close(self) -> None:
+        """Leave no process behind."""
+        self.process.kill()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout):
+            assert stream
+            with suppress(BrokenPipeError):
+                stream.close()
+
+
+def finish_all(migrators: Sequence[Migrator]) -> None:
+    """Let all bodies end as soon as they begin, in whichever order they get the lock."""
+    for migrator in migrators:
+        migrator.let_go()
+    assert [migrator.process.wait(DEADLINE) for migrator in migrators] == [0] * len(migrators)
+
+
+StartMigrator = Callable[..., Migrator]
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Path:
+    """Return where migrators write down when they begin and end."""
+    return tmp_path / "journal"
+
+
+@pytest.fixture
+def start(journal: Path) -> Iterator[StartMigrator]:
+    """Return a function that starts a migrator."""
+    started: list[Migrator] = []
+
+    def start(
+        url: str, kind: str = "auto", *, timeout: float = DEADLINE, lease: float = LEASE
+    ) -> Migrator:
+        started.append(Migrator(url, journal, kind, timeout, lease))
+        return started[-1]
+
+    yield start
+    for migrator in started:
+        migrator.close()
+
+
+PLACES = ["psycopg", "psycopg2", "pgbouncer", "pymysql", "mysqldb", "sqlite"]
+
+
+@pytest.fixture
+def url(place: str, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Return a fresh database, by driver and way to it."""
+    if place == "sqlite":
+        yield f"sqlite:///{tmp_path / 'app.db'}"
+        return
+    if place == "mysqldb":
+        pytest.importorskip("MySQLdb")
+    names = {"pgbouncer": "pgbouncer", "pymysql": "mariadb", "mysqldb": "mariadb"}
+    server: Server = request.getfixturevalue(names.get(place, "postgres"))
+    database = server.create_database()
+    yield database.url("psycopg" if place == "pgbouncer" else place)
+    server.drop_database(database.name)
+
+
+@pytest.fixture
+def postgres_url(postgres: Postgres) -> Iterator[str]:
+    """Return a fresh PostgreSQL database."""
+    database = postgres.create_database()
+    yield database.url()
+    postgres.drop_database(database.name)
+
+
+everywhere = pytest.mark.parametrize("place", PLACES)
+each_kind = pytest.mark.parametrize("kind", ["auto", "table"])
+by_network = pytest.mark.parametrize("place", [place for place in PLACES if place != "sqlite"])
+
+
+def make_target(url: str, *, name: str = "default", schema: str | None = None) -> LockTarget:
+    """Name what is locked."""
+    return LockTarget(Database(name, make_url(url)), schema, "alembic_version")
+
+
+def hold(
+    *targets: LockTarget, kind: str = "auto", lease: float = LEASE, watch: float = 5
+) -> AbstractContextManager[Guard]:
+    """Hold locks after a single try, with times that suit a test."""
+    return hold_locks(
+        targets, kind=kind, timeout=0, connect_timeout=5, heartbeat=30, lease=lease, watch=watch
+    )
+
+
+def query(url: str, statement: str) -> list[Any]:
+    """Run one statement outside of any transaction."""
+    engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        result = connection.execute(text(statement))
+        return list(result) if result.returns_rows else []
+
+
+def read_journal(journal: Path) -> list[list[str]]:
+    """Return the lines that were written, split."""
+    return [line.split() for line in journal.read_text().splitlines()]
+
+
+def assert_one_at_a_time(journal: Path, count: int) -> None:
+    """Each begin is followed by the end of the same process."""
+    lines = read_journal(journal)
+    assert len(lines) == 2 * count
+    for begin, end in zip(lines[::2], lines[1::2], strict=True):
+        assert (begin[0], end[0]) == ("begin", "end")
+        assert begin[1] == end[1]
+
+
+@everywhere
+@each_kind
+def test_one_at_a_time(url: str, kind: str, start: StartMigrator, journal: Path) -> None:
+    """Any number of migrators may start at once; one works at a time and all end well."""
+    finish_all([start(url, kind) for _ in range(6)])
+    assert_one_at_a_time(journal, 6)
+
+
+@pytest.mark.parametrize("kind", ["auto", "table"])
+def test_pooled_and_direct_rivals(
+    pgbouncer: PgBouncer, kind: str, start: StartMigrator, journal: Path
+) -> None:
+    """A migrator behind a pooler and one with a connection of its own exclude each other."""
+    database = pgbouncer.create_database()
+    pooled = database.url()
+    direct = make_url(pooled).set(port=pgbouncer.postgres.port)
+    urls = [pooled, direct.render_as_string(hide_password=False)] * 3
+    finish_all([start(url, kind) for url in urls])
+    assert_one_at_a_time(journal, 6)
+    pgbouncer.drop_database(database.name)
+
+
+@everywhere
+@each_kind
+def test_waiter_names_the_holder(url: str, kind: str, start: StartMigrator) -> None:
+    """Who waits says for whom, with a name that leads to the holder's process."""
+    with hold(make_target(url), kind=kind):
+        holder = start(url, kind).await_event("lock.waiting")["holder"]
+    assert holder["pid"]
+    # MariaDB keeps no names of connections unless its performance schema is on.
+    if kind == "table" or not url.startswith("mysql"):
+        assert holder["application"].endswith(f":{os.getpid()}")
+        assert holder["since"].endswith("+00:00")
+    else:
+        assert holder["client"].startswith("127.0.0.1:")
+
+
+@everywhere
+@each_kind
+def test_locked_names_holder_and_kind(url: str, kind: str) -> None:
+    """With a timeout of 0 there is one try; the error says what is held, and by whom."""
+    with hold(make_target(url), kind=kind) as guard:
+        guard.verify()
+        with pytest.raises(LockedError) as caught, hold(make_target(url), kind=kind):
+            pass
+    assert str(caught.value.fields["kind"]) in str(caught.value)
+    assert "pid" in str(caught.value)
+    assert caught.value.fields["holder"]
+
+
+@everywhere
+@each_kind
+def test_kill_lets_the_next_one_in(
+    url: str, kind: str, start: StartMigrator, journal: Path
+) -> None:
+    """A holder that is killed keeps nobody out: at once, or for a lease until it expires."""
+    first = start(url, kind)
+    first.await_event("lock.acquired")
+    second = start(url, kind)
+    second.await_event("lock.waiting")
+    first.process.send_signal(signal.SIGKILL)
+    second.await_event("lock.acquired")
+    assert second.finish() == 0
+    assert read_journal(journal)[-1] == ["end", str(second.process.pid)]
+
+
+@everywhere
+@each_kind
+def test_given_back_after_an_exception(url: str, kind: str) -> None:
+    """The lock is given back on every way out, an interruption's too."""
+    for error in (RuntimeError, KeyboardInterrupt):
+        with pytest.raises(error), hold(make_target(url), kind=kind):
+            raise error
+    with hold(make_target(url), kind=kind):
+        pass
+
+
+def end_holder(url: str, lost: threading.Event | None = None) -> None:
+    """End the session that holds the lock, and wait until that is noticed if asked to."""
+    _held, holder = read_holder(make_target(url), kind="auto", connect_timeout=5)
+    assert holder
+    command = "KILL {}" if url.startswith("mysql") else "SELECT pg_terminate_backend({})"
+    query(url, command.format(holder.pid))
+    assert lost is None or lost.wait(DEADLINE)
+
+
+def steal_lease(url: str, lost: threading.Event) -> None:
+    """Take the lease over as another migrator would, and wait until that is noticed."""
+    query(url, f"UPDATE {LEASE_TABLE} SET token = 'somebody else'")
+    assert lost.wait(DEADLINE)
+
+
+def fail_after(happening: Callable[[str], None], url: str) -> None:
+    """Fail as a migration would, after something has happened."""
+    happening(url)
+    raise ZeroDivisionError
+
+
+@by_network
+def test_lost_connection_is_no_success(url: str) -> None:
+    """If the connection that holds the lock ends, the run does not end as a success."""
+    with pytest.raises(UnavailableError, match="lost"), hold(make_target(url)):
+        end_holder(url)
+
+
+@by_network
+def test_loss_is_noticed_while_the_body_runs(url: str) -> None:
+    """The guard tells of a lost lock while the migration still runs."""
+    with pytest.raises(UnavailableError), hold(make_target(url), watch=0.1) as guard:
+        end_holder(url, guard.lost)
+
+
+def test_error_of_the_body_wins_over_a_lost_lock(postgres_url: str) -> None:
+    """An error of the migration is what is reported, whatever became of the lock."""
+    with pytest.raises(ZeroDivisionError), hold(make_target(postgres_url)):
+        fail_after(end_holder, postgres_url)
+
+
+@pytest.mark.parametrize("server_name", ["postgres", "mariadb"])
+def test_server_restart_is_no_success(server_name: str, request: pytest.FixtureRequest) -> None:
+    """A server that restarts forgets the lock: the run does not end as a success."""
+    server: Server = request.getfixturevalue(server_name)
+    url = server.create_database().url()
+    with pytest.raises(UnavailableError, match="lost"), hold(make_target(url)):
+        server.restart()
+    with hold(make_target(url)):
+        pass
+
+
+def test_waiter_outlives_a_restart(postgres: Postgres, start: StartMigrator) -> None:
+    """Who waits while the server restarts goes on waiting."""
+    url = postgres.create_database().url()
+    with suppress(UnavailableError), hold(make_target(url)):
+        waiter = start(url)
+        waiter.await_event("lock.waiting")
+        postgres.restart()
+        waiter.await_event("lock.acquired")
+    assert waiter.finish() == 0
+
+
+def set_limits(postgres: Postgres, url: str) -> None:
+    """Let the server end what idles, or runs, for longer than a second."""
+    name = make_url(url).database
+    version = query(url, "SHOW server_version_num")[0][0]
+    limits = ["idle_in_transaction_session_timeout", "idle_session_timeout"]
+    if int(version) >= 170000:
+        limits.append("transaction_timeout")
+    postgres.execute(*(f"ALTER DATABASE \"{name}\" SET {limit} = '1s'" for limit in limits))
+
+
+@pytest.mark.parametrize("server_name", ["postgres15", "postgres18"])
+def test_time_limits_do_not_end_the_lock(server_name: str, request: pytest.FixtureRequest) -> None:
+    """A database's limits on idle sessions and long transactions do not reach the lock."""
+    server: Postgres = request.getfixturevalue(server_name)
+    url = server.create_database().url()
+    set_limits(server, url)
+    with hold(make_target(url)) as guard:
+        assert not guard.lost.wait(2.5)
+
+
+def test_mysql_idle_limit_does_not_end_the_lock(mariadb: MariaDB) -> None:
+    """A server that closes idle connections early leaves the lock's alone."""
+    url = mariadb.create_database().url()
+    mariadb.execute("SET GLOBAL wait_timeout = 1")
+    try:
+        with hold(make_target(url)) as guard:
+            assert not guard.lost.wait(2.5)
+    finally:
+        mariadb.execute("SET GLOBAL wait_timeout = 28800")
+
+
+@everywhere
+def test_lease_lives_on_while_it_is_renewed(url: str) -> None:
+    """Heartbeats keep a lease beyond its expiry; nobody else gets it meanwhile."""
+    with hold(make_target(url), kind="table", lease=1) as guard:
+        assert not guard.lost.wait(2.5)
+        with pytest.raises(LockedError), hold(make_target(url), kind="table"):
+            pass
+
+
+@everywhere
+def test_lost_lease_is_no_success(url: str) -> None:
+    """A lease that another one has taken over is noticed by the next heartbeat."""
+    with (
+        pytest.raises(UnavailableError, match="lost"),
+        hold(make_target(url), kind="table") as guard,
+    ):
+        steal_lease(url, guard.lost)
+
+
+@everywhere
+def test_expired_lease_is_taken_over_at_once(url: str) -> None:
+    """A lease that expired before the run needs no wait, not even with a timeout of 0."""
+    with hold(make_target(url), kind="table"):
+        pass
+    far = "'somebody else', expires_ms = 0"
+    query(url, f"UPDATE {LEASE_TABLE} SET token = {far}")
+    assert read_holder(make_target(url), kind="table", connect_timeout=5) == (False, None)
+    with hold(make_target(url), kind="table"):
+        pass
+
+
+def test_lease_outlives_a_restart(postgres: Postgres) -> None:
+    """A lease is in the table: a restart shorter than its expiry costs nothing."""
+    url = postgres.create_database().url()
+    with hold(make_target(url), kind="table", lease=60) as guard:
+        postgres.restart()
+        guard.verify()
+
+
+def test_two_spellings_are_locked_once(postgres: Postgres, pgbouncer: PgBouncer) -> None:
+    """Binds that reach one database in different ways do not wait for each other."""
+    database = pgbouncer.create_database()
+    pooled = make_url(database.url())
+    direct = pooled.set(port=postgres.port)
+    named = direct.set(host="localhost", drivername="postgresql+psycopg2")
+    urls = [url.render_as_string(hide_password=False) for url in (pooled, direct, named)]
+    targets = [make_target(url, name=f"bind{n}") for n, url in enumerate(urls)]
+    for kind in ("advisory", "table"):
+        with hold(*targets, kind=kind) as guard:
+            assert len(guard.watches) == 1
+    postgres.drop_database(database.name)
+
+
+def test_two_spellings_of_a_sqlite_file(tmp_path: Path) -> None:
+    """A link to a database is that database; so is a URI of it."""
+    file = tmp_path / "app.db"
+    (tmp_path / "link.db").symlink_to(file)
+    urls = [f"sqlite:///{file}", f"sqlite:///{tmp_path}/link.db", f"sqlite:///file:{file}?uri=true"]
+    targets = [make_target(url, name=f"bind{n}") for n, url in enumerate(urls)]
+    with hold(*targets) as guard:
+        assert len(guard.watches) == 1
+
+
+def test_mariadb_databases_of_one_server_are_apart(mariadb: MariaDB) -> None:
+    """GET_LOCK's names are the server's; another database does not wait all the same."""
+    urls = [mariadb.create_database().url() for _ in range(2)]
+    targets = [make_target(url, name=f"bind{n}") for n, url in enumerate([*urls, urls[0]])]
+    with hold(*targets) as guard:
+        assert len(guard.watches) == 2
+
+
+@everywhere
+@pytest.mark.parametrize("kind", ["advisory", "table"])
+def test_other_schema_does_not_wait(url: str, kind: str, place: str) -> None:
+    """Services that share a database but not a schema do not wait for each other."""
+    if place == "sqlite" and kind == "advisory":
+        pytest.skip("SQLite has no advisory locks")
+    one, two = (make_target(url, schema=schema) for schema in ("one", "two"))
+    with hold(one, kind=kind), hold(two, kind=kind):
+        pass
+
+
+@each_kind
+def test_waiters_hold_nothing(
+    postgres: Postgres, postgres_url: str, kind: str, start: StartMigrator
+) -> None:
+    """A waiter has at most one connection, and none stays in a transaction between two tries."""
+    look = (
+        "SELECT pid FROM pg_stat_activity"
+        f" WHERE datname = '{make_url(postgres_url).database}'"
+        " AND application_name ~ '^flask-migrate-sidecar'"
+        f" AND application_name !~ '{os.getpid()}$'"
+    )
+    with hold(make_target(postgres_url), kind=kind):
+        waiters = [start(postgres_url, kind) for _ in range(5)]
+        for waiter in waiters:
+            waiter.await_event("lock.waiting")
+        seen = [len(query(postgres.admin_url, look)) for _ in range(50)]
+        assert max(seen) == 5
+        idle = f"{look} AND state = 'idle in transaction' AND state_change < now() - interval '1 s'"
+        assert query(postgres.admin_url, idle) == []
+    finish_all(waiters)
+
+
+@pytest.mark.parametrize("server_name", ["postgres15", "postgres18"])
+def test_concurrent_index_beside_holder_and_waiters(
+    server_name: str, request: pytest.FixtureRequest, start: StartMigrator
+) -> None:
+    """CREATE INDEX CONCURRENTLY waits for snapshots: neither holder nor waiters keep one."""
+    server: Postgres = request.getfixturevalue(server_name)
+    url = server.create_database().url()
+    query(url, "CREATE TABLE shop AS SELECT generate_series(1, 20000) AS id")
+    # A look at every hundredth of a second, to meet the index build.
+    with hold(make_target(url), watch=0.01):
+        waiters = [start(url) for _ in range(3)]
+        for waiter in waiters:
+            waiter.await_event("lock.waiting")
+        build = make_url(url).update_query_dict({"options": "-cstatement_timeout=30s"})
+        for number in range(20):
+            query(
+                build.render_as_string(hide_password=False),
+                f"CREATE INDEX CONCURRENTLY shop_{number} ON shop (id)",
+            )
+    finish_all(waiters)
+
+
+def test_holder_keeps_no_snapshot(postgres: Postgres, postgres_url: str) -> None:
+    """A held lock is no reason for vacuum or an index build to wait."""
+    with hold(make_target(postgres_url), watch=0.01):
+        _held, holder = read_holder(make_target(postgres_url), kind="auto", connect_timeout=5)
+        assert holder
+        look = f"SELECT backend_xmin, backend_xid FROM pg_stat_activity WHERE pid = {holder.pid}"
+        assert {tuple(query(postgres.admin_url, look)[0]) for _ in range(50)} == {(None, None)}
+
+
+def test_no_right_to_create_the_lease_table(postgres15: Postgres) -> None:
+    """Without the right to create the lease table the error names right and table."""
+    database = postgres15.create_database()
+    location = make_url(postgres15.admin_url).set(database=database.name)
+    url = make_url(database.url())
+    postgres15.execute(
+        "DROP ROLE IF EXISTS reader", f"CREATE ROLE reader LOGIN PASSWORD '{url.password}'"
+    )
+    admin = location.render_as_string(hide_password=False)
+    query(admin, "REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+    reader = url.set(username="reader").render_as_string(hide_password=False)
+    with (
+        pytest.raises(RefusedError, match=LEASE_TABLE) as caught,
+        hold(make_target(reader), kind="table"),
+    ):
+        pass
+    assert "CREATE" in str(caught.value.hint)
+    assert str(url.password) not in str(caught.value)
+    # A table that an administrator made is enough.
+    with hold(make_target(database.url()), kind="table"):
+        pass
+    query(database.url(), f"GRANT SELECT, INSERT, UPDATE ON {LEASE_TABLE} TO reader")
+    with hold(make_target(reader), kind="table"):
+        pass
+    postgres15.drop_database(database.name)
+
+
+def test_no_right_on_mariadb(mariadb: MariaDB) -> None:
+    """The same on MariaDB, where rights are told by number."""
+    database = mariadb.create_database()
+    url = make_url(database.url())
+    mariadb.execute(
+        f"CREATE OR REPLACE USER reader@'%' IDENTIFIED BY '{url.password}'",
+        f"GRANT SELECT ON {database.name}.* TO reader@'%'",
+    )
+    reader = url.set(username="reader").render_as_string(hide_password=False)
+    with (
+        pytest.raises(RefusedError, match=LEASE_TABLE),
+        hold(make_target(reader), kind="table"),
+    ):
+        pass
+
+
+def test_foreign_holder_on_mariadb_is_named_as_far_as_rights_reach(mariadb: MariaDB) -> None:
+    """Without the PROCESS right another user's connection id is still told."""
+    database = mariadb.create_database()
+    url = make_url(database.url())
+    mariadb.execute(
+        f"CREATE OR REPLACE USER other@'%' IDENTIFIED BY '{url.password}'",
+        f"GRANT ALL ON {database.name}.* TO other@'%'",
+    )
+    other = url.set(username="other").render_as_string(hide_password=False)
+    with hold(make_target(database.url())):
+        held, holder = read_holder(make_target(other), kind="auto", connect_timeout=5)
+    assert held
+    assert holder
+    assert holder.describe().keys() == {"pid"}
+
+
+@everywhere
+@each_kind
+def test_looking_takes_nothing(url: str, kind: str) -> None:
+    """Whether a lock is held is read without taking it, and without making anything."""
+    target = make_target(url)
+    assert read_holder(target, kind=kind, connect_timeout=5) == (False, None)
+    with hold(target, kind=kind):
+        held, holder = read_holder(target, kind=kind, connect_timeout=5)
+        assert held
+        assert holder
+    assert read_holder(target, kind=kind, connect_timeout=5) == (False, None)
+
+
+def test_looking_makes_no_file(tmp_path: Path) -> None:
+    """A look at a SQLite lock creates neither database nor lock file."""
+    target = make_target(f"sqlite:///{tmp_path / 'app.db'}")
+    read_holder(target, kind="auto", connect_timeout=5)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_card_of_a_killed_process_is_no_holder(tmp_path: Path, start: StartMigrator) -> None:
+    """What a killed holder wrote into the lock file does not count as held."""
+    url = f"sqlite:///{tmp_path / 'app.db'}"
+    migrator = start(url)
+    migrator.await_event("lock.acquired")
+    assert read_holder(make_target(url), kind="auto", connect_timeout=5)[0]
+    migrator.process.kill()
+    migrator.process.wait(DEADLINE)
+    assert (tmp_path / "app.db.lock").stat().st_size
+    assert read_holder(make_target(url), kind="auto", connect_timeout=5) == (False, None)
+
+
+def test_lock_file_stays(tmp_path: Path) -> None:
+    """The lock file is never unlinked: one could hold the old one, another the new."""
+    with hold(make_target(f"sqlite:///{tmp_path / 'app.db'}")):
+        inode = (tmp_path / "app.db.lock").stat().st_ino
+    assert (tmp_path / "app.db.lock").stat().st_ino == inode
+
+
+def test_removed_lock_file_is_no_success(tmp_path: Path) -> None:
+    """A lock file that somebody removes excludes nobody any more, and that is noticed."""
+    target = make_target(f"sqlite:///{tmp_path / 'app.db'}")
+    with pytest.raises(UnavailableError, match="lost"), hold(target):
+        (tmp_path / "app.db.lock").unlink()
+
+
+@pytest.mark.parametrize("folder", ["missing", "/proc"])
+def test_folder_that_takes_no_lock_file(folder: str, tmp_path: Path) -> None:
+    """A folder that is missing or not writable is a refusal."""
+    url = f"sqlite:///{tmp_path / folder / 'app.db'}"
+    with pytest.raises(RefusedError), hold(make_target(url)):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("kind", "url"), [("advisory", "sqlite:///app.db"), ("file", "postgresql+psycopg://h/d")]
+)
+def test_unfit_kind(kind: str, url: str) -> None:
+    """A kind that the database cannot have is a mistake in the configuration."""
+    with pytest.raises(ConfigurationError, match=kind), hold(make_target(url), kind=kind):
+        pass
+
+
+def test_mariadb_without_galera_has_get_lock(mariadb: MariaDB) -> None:
+    """A server that is no cluster is locked by name."""
+    database = Database("default", make_url(mariadb.admin_url))
+    assert choose_kind("auto", database, 5)[0] == "advisory"
+
+
+def test_none_leaves_nothing_behind(tmp_path: Path) -> None:
+    """With `none`, and in memory, there is nothing to hold and nothing to lose."""
+    for url, kind in ((f"sqlite:///{tmp_path / 'a.db'}", "none"), ("sqlite://", "auto")):
+        with hold(make_target(url), kind=kind) as guard:
+            assert isinstance(guard, Guard)
+            assert guard.watches == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_watch_ends_with_the_lock(tmp_path: Path) -> None:
+    """No thread of ours outlives the lock."""
+    with hold(make_target(f"sqlite:///{tmp_path / 'app.db'}")):
+        assert "lock-watch" in {thread.name for thread in threading.enumerate()}
+    assert "lock-watch" not in {thread.name for thread in threading.enumerate()}

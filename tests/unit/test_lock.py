@@ -1,0 +1,144 @@
+"""What a lock is called and when it is tried, as far as no server is needed."""
+
+import os
+from datetime import UTC, datetime, timedelta, timezone
+from itertools import islice
+
+import pytest
+from sqlalchemy import create_engine, make_url
+
+from flask_migrate_sidecar.databases import Database
+from flask_migrate_sidecar.errors import ConfigurationError, UnavailableError
+from flask_migrate_sidecar.lock import Holder, LockLostError, choose_kind
+from flask_migrate_sidecar.lock.base import (
+    application_name,
+    lock_name,
+    lock_number,
+    place,
+)
+from flask_migrate_sidecar.lock.connection import driver_arguments
+from flask_migrate_sidecar.lock.table import read_clock, to_milliseconds
+from flask_migrate_sidecar.lock.wait import pauses
+
+
+def test_keys_are_the_same_in_every_release() -> None:
+    """Replicas of two releases exclude each other, so a key never changes."""
+    assert lock_number(None, "alembic_version") == 2258153868459764962
+    assert (
+        lock_name("shop", None, "alembic_version")
+        == "flask-migrate-sidecar:df4f1cb36fef424aee17f271fe5ef9960cd87087f4"
+    )
+
+
+def test_keys_tell_targets_apart() -> None:
+    """Unrelated services do not wait for each other; parts do not run into one another."""
+    parts = [("a", "b"), ("ab", ""), ("", "ab"), ("a", "c"), ("a", "b", "")]
+    assert len({lock_number(*part) for part in parts}) == len(parts)
+    assert len({lock_name(*part) for part in parts}) == len(parts)
+
+
+def test_no_schema_is_the_empty_one() -> None:
+    """An application that names no schema has the same key wherever it says so."""
+    assert lock_number(None, "v") == lock_number("", "v")
+
+
+def test_names_fit_get_lock() -> None:
+    """MySQL refuses names of more than 64 characters, whatever the identifiers' length."""
+    assert len(lock_name("d" * 64, "s" * 64, "v" * 64)) <= 64
+    assert -(2**63) <= lock_number("s" * 64, "v" * 64) < 2**63
+
+
+@pytest.mark.parametrize("pod", ["web-0", "w" * 300, "ü" * 100])
+def test_application_name_keeps_the_process_id(pod: str) -> None:
+    """PostgreSQL cuts at 63 bytes: what is cut is the place, not what tells processes apart."""
+    name = application_name({"POD_NAME": pod})
+    assert name.startswith(f"flask-migrate-sidecar:{pod[:5]}")
+    assert name.endswith(f":{os.getpid()}")
+    assert len(name.encode()) <= 63
+
+
+def test_place_says_what_kubernetes_told() -> None:
+    """Pod, namespace and node lead an operator to the holder; each may be missing."""
+    pod = {"POD_NAME": "web-0"}
+    assert place(pod) == "web-0"
+    assert place({**pod, "POD_NAMESPACE": "shop"}) == "shop/web-0"
+    assert place({**pod, "POD_NAMESPACE": "shop", "NODE_NAME": "n1"}) == "shop/web-0@n1"
+    assert place({})
+
+
+def test_holder_says_only_what_is_known() -> None:
+    """A log line has no empty fields."""
+    assert Holder(pid=7, client="10.0.0.1").describe() == {"pid": 7, "client": "10.0.0.1"}
+    assert Holder().describe() == {}
+
+
+def test_lost_lock_may_be_run_again() -> None:
+    """A lost lock ends with the code of a lost connection."""
+    assert issubclass(LockLostError, UnavailableError)
+
+
+def test_pauses_start_fast_and_stay_below_a_second() -> None:
+    """The first tries are about 50 ms apart, none more than 1 s, no two waiters in step."""
+    first, *others = islice(pauses(), 50)
+    assert 0.02 <= first <= 0.05
+    assert max(others) <= 1.0
+    assert others[-1] >= 0.5
+    assert list(islice(pauses(), 9)) != list(islice(pauses(), 9))
+
+
+def test_statements_are_not_prepared_behind_a_pooler() -> None:
+    """Psycopg 3 prepares at the fifth use, which a pooler in transaction mode does not survive."""
+    assert driver_arguments("psycopg")["prepare_threshold"] is None
+
+
+@pytest.mark.parametrize(
+    ("url", "kind"),
+    [
+        ("postgresql+psycopg://h/d", "advisory"),
+        ("sqlite:///app.db", "file"),
+        ("sqlite://", "none"),
+        ("sqlite:///:memory:", "none"),
+        ("mssql+pyodbc://h/d", "table"),
+        ("oracle+oracledb://h/d", "table"),
+    ],
+)
+def test_auto_picks_what_the_database_has(url: str, kind: str) -> None:
+    """Each kind of database has its lock, and the reason is told."""
+    chosen, why = choose_kind("auto", Database("default", make_url(url)), 1)
+    assert chosen == kind
+    assert why
+
+
+@pytest.mark.parametrize(
+    ("kind", "url"),
+    [
+        ("advisory", "sqlite:///app.db"),
+        ("advisory", "mssql+pyodbc://h/d"),
+        ("file", "postgresql+psycopg://h/d"),
+        ("file", "mysql+pymysql://h/d"),
+    ],
+)
+def test_unfit_kind_is_refused_with_its_reason(kind: str, url: str) -> None:
+    """A kind that the database cannot have is never silently replaced."""
+    with pytest.raises(ConfigurationError, match=f"{kind} does not fit database shop"):
+        choose_kind(kind, Database("shop", make_url(url)), 1)
+
+
+def test_times_without_a_zone_are_utc() -> None:
+    """Clocks that answer with a date mean UTC; a zone is honoured."""
+    moment = datetime(2026, 1, 2, 3, 4, 5, 678000, tzinfo=UTC)
+    milliseconds = 1767323045678
+    assert to_milliseconds(moment) == milliseconds
+    assert to_milliseconds(moment.replace(tzinfo=None)) == milliseconds
+    assert to_milliseconds(moment.astimezone(timezone(timedelta(hours=5)))) == milliseconds
+    assert to_milliseconds(milliseconds) == milliseconds
+
+
+def test_unknown_databases_have_a_clock_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dialect without a clock of its own in the list is asked for the standard's."""
+    engine = create_engine("sqlite://")
+    with engine.connect() as connection:
+        own = read_clock(connection)
+        monkeypatch.setattr(connection.dialect, "name", "unheard-of")
+        assert abs(read_clock(connection) - own) <= 60_000
+    engine.dispose()
