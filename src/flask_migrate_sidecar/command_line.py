@@ -41,6 +41,7 @@ class CommandLine:
         flags: values of the sidecar's options, by name of the setting.
         help: `--help` stands before the command.
         version: `--version` stands before the command.
+        argv: all of it, as it was given.
     """
 
     command: str = ""
@@ -48,6 +49,7 @@ class CommandLine:
     flags: Mapping[str, list[str]] = field(default_factory=dict)
     help: bool = False
     version: bool = False
+    argv: tuple[str, ...] = ()
 
 
 def _make_parser(without: Collection[str] = ()) -> _Parser:
@@ -86,7 +88,7 @@ def parse_command_line(argv: Sequence[str], own_options: Collection[str] = _SHAR
         flags[name] = [*(flags.get(name) or ()), *(values or ())]
     command, *arguments = [*rest, *words[end:]] or [""]
     given = {name: values for name, values in flags.items() if values}
-    return CommandLine(command, tuple(arguments), given, **wants)
+    return CommandLine(command, tuple(arguments), given, **wants, argv=tuple(argv))
 
 
 def format_help() -> str:

@@ -34,6 +34,7 @@ class SidecarError(Exception):
     name: ClassVar[str] = "internal"
     retry: ClassVar[str] = "maybe"
     default_hint: ClassVar[str | None] = None
+    shows_traceback: ClassVar[bool] = False
 
     def __init__(self, message: str, *, hint: str | None = None, **fields: object) -> None:
         super().__init__(message)
@@ -64,6 +65,7 @@ class AppError(SidecarError):
     exit_code = 4
     name = "app"
     retry = "no"
+    shows_traceback = True
 
 
 class UnavailableError(SidecarError):
@@ -96,6 +98,7 @@ class MigrationError(SidecarError):
     exit_code = 8
     name = "failed"
     retry = "no"
+    shows_traceback = True
 
 
 class HistoryError(SidecarError):
@@ -126,6 +129,7 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, number: signal.Signals) -> None:
         super().__init__(f"interrupted by {number.name}")
         self.signal = number
+        self.fields: dict[str, object] = {}
 
     @property
     def exit_code(self) -> int:

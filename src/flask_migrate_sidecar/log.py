@@ -23,6 +23,7 @@ import structlog
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger, Processor
 
+    from .settings import Settings
     from .streams import Streams
 
 Event = MutableMapping[str, Any]
@@ -136,6 +137,27 @@ def configure_log(streams: Streams, *, form: str, level: str) -> None:
         _sink.processors.append(structlog.processors.JSONRenderer(default=str))
     _sink.level = LEVELS[level]
     _sink.write = streams.write_log
+
+
+def close_log() -> None:
+    """Write nothing more: the last line was the last."""
+    _sink.write = None
+
+
+def log_output(stream: str, text: str) -> None:
+    """Log a line that user code printed."""
+    _output.info("output", stream=stream, text=text)
+
+
+_output = get_logger("output")
+
+
+def hide_settings(settings: Settings) -> None:
+    """Mask the passwords in the settings from now on."""
+    from .urls import secrets as url_secrets
+
+    for url in (settings.database_url, *(entry.partition("=")[2] for entry in settings.bind_url)):
+        secrets.add(url_secrets(url) if url else ())
 
 
 def _add_level(_logger: object, method: str, event: Event) -> Event:

@@ -1,0 +1,590 @@
+"""The story of one run, in the order in which it happens."""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from sqlalchemy.exc import DBAPIError
+
+from . import __version__
+from .application import Application, enter_folder, list_databases, load_application
+from .command_line import CommandLine, parse_command_line
+from .databases import DEFAULT, Database, is_memory, parse_url, sync_url
+from .databases import secrets as url_secrets
+from .errors import (
+    ConfigurationError,
+    HistoryError,
+    PendingError,
+    RefusedError,
+    SidecarError,
+    UnavailableError,
+    UsageError,
+)
+from .explanation import explain
+from .lock import LockTarget, hold_locks, read_holder
+from .log import get_logger, secrets
+from .migrations import (
+    Observer,
+    ancestors,
+    check_known,
+    is_known,
+    load_history,
+    read_revisions,
+    send_results_to,
+    strict_history,
+)
+from .settings import Settings
+from .subcommand import Subcommand, own_options, parse_subcommand
+from .wait import wait_for_databases
+
+if TYPE_CHECKING:
+    from alembic.script import ScriptDirectory
+
+    from .signals import Interruption
+    from .streams import Streams
+
+logger = get_logger(__name__)
+
+Readings = dict[str, tuple[str, ...]]
+
+
+@dataclass
+class Run:
+    """One run of `flask-migrate`.
+
+    Args:
+        line: the command line.
+        settings: the settings.
+        streams: where results go.
+        interruption: is told how to cancel what runs.
+        warnings: what is odd about the settings, logged behind the first line.
+    """
+
+    line: CommandLine
+    settings: Settings
+    streams: Streams
+    interruption: Interruption
+    warnings: list[dict[str, Any]] = field(default_factory=list)
+    started: float = field(default_factory=monotonic)
+    observer: Observer = field(default_factory=Observer)
+    application: Application | None = None
+    repository: str | None = None
+
+    def execute(self) -> dict[str, Any]:
+        """Do what was asked for, and give the fields of the last line.
+
+        Raises:
+            SidecarError: it could not be done; the error knows its exit code.
+        """
+        commands = {"db": self.run_db, "wait": self.run_wait, "status": self.run_status}
+        command = commands.get(self.line.command)
+        if command is None:
+            known = ", ".join(commands)
+            raise UsageError(
+                f"unknown command {self.line.command!r}; the commands are {known}"
+                if self.line.command
+                else f"a command is needed; the commands are {known}"
+            )
+        log_start(self.line, self.settings)
+        for fields in self.warnings:
+            logger.warning("settings.unknown", **fields)
+        command()
+        return self.summarise()
+
+    # The application and its databases
+
+    def load(self) -> tuple[Application, list[Database]]:
+        """Load the application; a database whose URL is known is waited for before."""
+        enter_folder(self.settings)
+        self._wait_for_known()
+        application = load_application(self.settings)
+        self.application = application
+        self.interruption.reinstall()
+        with application.app.app_context():
+            databases = list_databases(application, self.settings)
+        self.observer.names = {str(d.url): d.name for d in databases}
+        self.observer.install()
+        send_results_to(application, self.streams.results)
+        return application, databases
+
+    def _wait_for_known(self) -> None:
+        """Wait for databases that the settings name: factories query at import."""
+        known = {DEFAULT: self.settings.database_url, **self.settings.bind_urls()}
+        databases = []
+        for name, text in known.items():
+            if text:
+                url = parse_url(text, name=name)
+                secrets.add(url_secrets(url))
+                databases.append(Database(name, sync_url(url)))
+        if databases and self.line.command != "status":
+            self.wait(databases, writes=False)
+
+    def wait(self, databases: Sequence[Database], *, writes: bool) -> None:
+        """Wait for databases."""
+        wait_for_databases(
+            databases,
+            timeout=self.settings.wait_timeout,
+            connect_timeout=self.settings.connect_timeout,
+            refused_grace=self.settings.refused_grace,
+            writes=writes,
+        )
+
+    def open_repository(self, directory: str | None, **options: Any) -> Any:
+        """Give Alembic's configuration of the repository.
+
+        Raises:
+            ConfigurationError: there is none, or its alembic.ini cannot be read.
+        """
+        assert self.application is not None  # noqa: S101 - load() comes first
+        config = self.application.state.migrate.get_config(directory, **options)
+        folder = Path(config.get_main_option("script_location"))
+        self.repository = str(folder)
+        if not folder.is_dir():
+            raise ConfigurationError(
+                f"there is no migration repository at {folder.absolute()}",
+                hint="mount it, name its folder with --directory, or make one with 'db init'",
+            )
+        ini = config.config_file_name
+        if ini and not getattr(config, "toml_file_name", None):
+            check_readable(Path(ini))
+        return config
+
+    # flask-migrate db
+
+    def run_db(self) -> None:
+        """Run a subcommand of the application's group."""
+        application, databases = self.load()
+        line = parse_command_line(
+            self.line.argv, own_options(application.group, self.line.arguments)
+        )
+        directory = self.settings.directory
+        if directory:
+            application.state.migrate.directory = directory
+        with self.streams.released():
+            subcommand = parse_subcommand(application, line.arguments, directory=directory)
+        structlog.contextvars.bind_contextvars(command=subcommand.name)
+        with application.app.app_context(), ExitStack() as stack:
+            subcommand.prepare(stack)
+            if subcommand.name in {"init", "list-templates"}:
+                self.invoke(subcommand)
+            else:
+                self._run_with_repository(subcommand, databases)
+
+    def _run_with_repository(self, subcommand: Subcommand, databases: list[Database]) -> None:
+        config = self.open_repository(subcommand.directory, x_arg=subcommand.params.get("x_arg"))
+        environment = str(config.get_main_option("revision_environment") or "").lower() == "true"
+        if not subcommand.reads(revision_environment=environment):
+            self.invoke(subcommand)
+            return
+        selected = [d for d in databases if subcommand.selects(d.name)]
+        kept = [d for d in selected if not is_memory(d.url)]
+        if len(kept) < len(selected):
+            logger.warning("database.memory", hint="nothing is kept of a database in memory")
+        self.wait(kept, writes=subcommand.writes)
+        if not subcommand.writes:
+            self.invoke(subcommand)
+        elif subcommand.name == "upgrade":
+            self._upgrade(subcommand, config, kept)
+        else:
+            with self.lock(kept):
+                self.invoke(subcommand)
+
+    def _upgrade(self, subcommand: Subcommand, config: Any, databases: list[Database]) -> None:
+        """Upgrade once, whoever of several migrators does it (see the contract)."""
+        target = str(subcommand.params["revision"])
+        script = self._explained(lambda: load_history(config))
+        options = {"tag": subcommand.params.get("tag"), "destination_rev": target}
+        before = self._read_before(config, script, subcommand, options)
+        pending = None
+        if before is not None:
+            if self._is_ahead(script, before):
+                return
+            pending = self._explained(lambda: find_pending(script, target, before))
+            if not any(pending.values()):
+                logger.info("migration.plan", count=0, revisions=[])
+                return
+        with self.lock(databases):
+            after = self._read(config, script, subcommand, options)
+            if before is not None and pending is not None and after != before:
+                check_covered(script, before, after, pending)
+                return
+            self.invoke(subcommand)
+
+    def _read_before(
+        self, config: Any, script: ScriptDirectory, subcommand: Subcommand, options: dict[str, Any]
+    ) -> Readings | None:
+        """Read before the lock; what fails for a reason of its own is read again behind it."""
+        try:
+            return self._read(config, script, subcommand, options)
+        except (UnavailableError, RefusedError):
+            raise
+        except SidecarError:
+            return None
+
+    def _read(
+        self, config: Any, script: ScriptDirectory, subcommand: Subcommand, options: dict[str, Any]
+    ) -> Readings:
+        assert self.application is not None  # noqa: S101 - load() comes first
+        application = self.application
+        found = self._explained(
+            lambda: read_revisions(application, self.observer, config, script, **options)
+        )
+        return {name: revs for name, revs in found.items() if subcommand.selects(name)}
+
+    def _explained(self, function: Any) -> Any:
+        try:
+            return function()
+        except Exception as error:
+            raise explain(error, repository=self.repository) from error
+
+    def _is_ahead(self, script: ScriptDirectory, current: Readings) -> bool:
+        """Tell whether nothing is to be done because the databases are ahead of the code."""
+        if all(is_known(script, r) for revisions in current.values() for r in revisions):
+            return False
+        if self.settings.if_ahead == "fail":
+            check_known(script, current)
+        states = {name: judge(script, revisions) for name, revisions in current.items()}
+        bad = {name: state for name, state in states.items() if state not in {"at_head", "ahead"}}
+        if bad:
+            raise HistoryError(
+                "a database is ahead of this code while another is not at its head: "
+                + ", ".join(f"{name} is {state}" for name, state in states.items()),
+                hint="deploy the code that has the unknown revisions",
+                states=states,
+            )
+        logger.warning("database.ahead", states=states, hint="--if-ahead ignore: nothing was done")
+        return True
+
+    @contextmanager
+    def lock(self, databases: Sequence[Database]) -> Iterator[None]:
+        """Hold the lock of each database."""
+        tables = self.observer.version_tables
+        targets = [LockTarget(d, *tables.get(d.name, (None, "alembic_version"))) for d in databases]
+        if not targets:
+            yield
+            return
+        with hold_locks(
+            targets,
+            kind=self.settings.lock,
+            timeout=self.settings.lock_timeout,
+            connect_timeout=self.settings.connect_timeout,
+            heartbeat=self.settings.heartbeat,
+        ) as guard:
+            self.observer.on_step = guard.verify
+            try:
+                yield
+            finally:
+                self.observer.on_step = lambda: None
+
+    def invoke(self, subcommand: Subcommand) -> None:
+        """Run the subcommand itself."""
+        stdout = self.streams.released() if subcommand.keeps_stdout else nullcontext()
+        try:
+            with strict_history(), stdout:
+                subcommand.run()
+        except (Exception, SystemExit) as error:
+            explained = explain(error, repository=self.repository)
+            self._tell_what_was_kept(subcommand, explained)
+            raise explained from error
+        except KeyboardInterrupt as error:
+            self._tell_what_was_kept(subcommand, error)
+            raise
+
+    def _tell_what_was_kept(self, subcommand: Subcommand, error: Any) -> None:
+        """Read the databases again after a failure, to say what stayed and what did not."""
+        observer = self.observer
+        if not observer.applied and observer.running is None:
+            return
+        fields: dict[str, Any] = {}
+        if observer.running is not None:
+            fields |= {"revision": observer.running.revision, "database": observer.running.database}
+        try:
+            config = self.open_repository(
+                subcommand.directory, x_arg=subcommand.params.get("x_arg")
+            )
+            script = load_history(config)
+            after = self._read(config, script, subcommand, {})
+        except Exception as reason:  # noqa: BLE001 - the first error is the one to report
+            fields["kept"] = None
+            fields["kept_error"] = str(reason).splitlines()[0] if str(reason) else ""
+        else:
+            fields |= split_applied(observer, script, after)
+        error.fields = {**fields, **getattr(error, "fields", {})}
+
+    def summarise(self) -> dict[str, Any]:
+        """Give the fields of the last line of a good run."""
+        observer = self.observer
+        moved = {"from": observer.before, "to": observer.after} if observer.before else {}
+        return {
+            "applied": [step.revision for step in observer.applied],
+            **moved,
+            "duration_ms": round((monotonic() - self.started) * 1000),
+        }
+
+    # flask-migrate wait, flask-migrate status
+
+    def run_wait(self) -> None:
+        """Wait for the databases, or for the code's heads in them."""
+        if self.line.arguments not in {("database",), ("head",)}:
+            raise UsageError("wait: say 'wait database' or 'wait head'")
+        structlog.contextvars.bind_contextvars(command=f"wait {self.line.arguments[0]}")
+        _, databases = self.load()
+        databases = [d for d in databases if not is_memory(d.url)]
+        if self.line.arguments == ("database",):
+            self.wait(databases, writes=False)
+        else:
+            self._wait_for_head(databases)
+
+    def _wait_for_head(self, databases: Sequence[Database]) -> None:
+        """Return once every database is at the heads of the code, or ahead of them.
+
+        Raises:
+            PendingError: that did not come about before `--head-timeout`.
+            UnavailableError: a database was never reachable.
+        """
+        assert self.application is not None  # noqa: S101 - load() comes first
+        deadline = monotonic() + self.settings.head_timeout
+        wait_for_databases(
+            databases,
+            timeout=self.settings.head_timeout,
+            connect_timeout=self.settings.connect_timeout,
+            refused_grace=self.settings.refused_grace,
+            writes=False,
+        )
+        with self.application.app.app_context():
+            config = self.open_repository(self.settings.directory)
+            script = self._explained(lambda: load_history(config))
+            pause, told = 0.05, None
+            while True:
+                states = self._read_states(config, script)
+                if states and all(state in {"at_head", "ahead"} for state in states.values()):
+                    logger.info("head.reached", states=states)
+                    return
+                if states != told:
+                    logger.info("head.waiting", states=states, next_try=round(pause, 3))
+                    told = states
+                if monotonic() + pause > deadline:
+                    raise PendingError(
+                        f"not at head after {self.settings.head_timeout:g} s: "
+                        + ", ".join(f"{name} is {state}" for name, state in states.items()),
+                        hint="look at the log of the migrating Job: it failed, or still runs",
+                        states=states,
+                    )
+                sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - no secret
+                pause = min(pause * 2, 1.0)
+
+    def _read_states(self, config: Any, script: ScriptDirectory) -> dict[str, str]:
+        """Judge each database; one that cannot be read now is `unreachable`."""
+        assert self.application is not None  # noqa: S101 - load() comes first
+        try:
+            found = read_revisions(self.application, self.observer, config, script)
+        except DBAPIError as error:
+            logger.info("database.waiting", reason=str(explain(error)))
+            return {DEFAULT: "unreachable"}
+        except Exception as error:
+            raise explain(error, repository=self.repository) from error
+        return {name: judge(script, revisions) for name, revisions in found.items()}
+
+    def run_status(self) -> None:
+        """Print what each database holds."""
+        form = parse_status_format(self.line.arguments)
+        application, databases = self.load()
+        with application.app.app_context():
+            config = self.open_repository(self.settings.directory)
+            script = self._explained(lambda: load_history(config))
+            failure, reached = None, []
+            for database in databases:
+                try:
+                    wait_for_databases(
+                        [database],
+                        timeout=0,
+                        connect_timeout=self.settings.connect_timeout,
+                        refused_grace=0,
+                        writes=False,
+                    )
+                    reached.append(database.name)
+                except (UnavailableError, RefusedError) as error:
+                    failure = error
+            found: Readings = {}
+            if reached:
+                if failure is not None:
+                    config.cmd_opts.bind = reached
+                found = self._explained(
+                    lambda: read_revisions(application, self.observer, config, script)
+                )
+            states = {d.name: self._describe(d, script, found.get(d.name)) for d in databases}
+        print_status(states, form, self.streams.results)
+        if failure is not None:
+            raise failure
+
+    def _describe(
+        self, database: Database, script: ScriptDirectory, current: tuple[str, ...] | None
+    ) -> dict[str, Any]:
+        """Describe one database for `status`."""
+        lock: dict[str, Any] = {"kind": self.settings.lock, "held": False, "holder": None}
+        if current is None:
+            return {**describe_revisions(script, ()), "state": "unreachable", "lock": lock}
+        if not is_memory(database.url):
+            table = self.observer.version_tables.get(database.name, (None, "alembic_version"))
+            with suppress(SidecarError):
+                held, holder = read_holder(
+                    LockTarget(database, *table),
+                    kind=self.settings.lock,
+                    connect_timeout=self.settings.connect_timeout,
+                )
+                lock |= {"held": held, "holder": holder.describe() if holder else None}
+        return {**describe_revisions(script, current), "lock": lock}
+
+
+def log_start(line: CommandLine, settings: Settings) -> None:
+    """Log the first line: what runs, with which settings and versions."""
+    versions = {"python": {"version": sys.version.split()[0], "from": sys.prefix}}
+    for module, names in {
+        "flask": ("flask",),
+        "flask_sqlalchemy": ("flask-sqlalchemy",),
+        "sqlalchemy": ("sqlalchemy",),
+        "alembic": ("alembic",),
+        "flask_migrate": ("flask-migrate-sidecar", "flask-migrate"),
+    }.items():
+        versions[module] = describe_package(module, names)
+    logger.info(
+        "sidecar.started",
+        version=__version__,
+        arguments=[line.command, *line.arguments],
+        settings=settings.describe(),
+        versions=versions,
+    )
+
+
+def describe_package(module: str, names: Sequence[str]) -> dict[str, str]:
+    """Give the version of a package, and where it would be imported from."""
+    spec = find_spec(module)
+    for name in names:
+        with suppress(metadata.PackageNotFoundError):
+            version = metadata.version(name)
+            origin = str(Path(spec.origin).parent.parent) if spec and spec.origin else "?"
+            return {"version": version, "from": origin}
+    return {"version": "?", "from": str(spec.origin) if spec else "not installed"}
+
+
+def check_readable(ini: Path) -> None:
+    """Refuse a repository whose alembic.ini is missing or cannot be read.
+
+    Raises:
+        ConfigurationError: with the reason.
+    """
+    try:
+        ini.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ConfigurationError(
+            f"{ini} cannot be read: {reason}",
+            hint="it belongs to the repository: check what is mounted, and the file's rights",
+        ) from error
+
+
+def find_pending(script: ScriptDirectory, target: str, current: Readings) -> dict[str, list[str]]:
+    """Find the revisions that an upgrade would run in each database."""
+    return {
+        name: [str(step.info.up_revision_id) for step in script._upgrade_revs(target, revisions)]  # type: ignore[arg-type]  # noqa: SLF001
+        for name, revisions in current.items()
+    }
+
+
+def check_covered(
+    script: ScriptDirectory, before: Readings, after: Readings, pending: dict[str, list[str]]
+) -> None:
+    """Accept that another migrator has done our work meanwhile, and nothing else.
+
+    Raises:
+        HistoryError: the databases moved, but not to where this run was to bring them.
+    """
+    for name, revisions in pending.items():
+        missing = set(revisions) - ancestors(script, after.get(name, ()))
+        if missing:
+            raise HistoryError(
+                f"the database {name} moved while this run waited for the lock: it was at "
+                f"{', '.join(before[name]) or 'nothing'} and is at "
+                f"{', '.join(after.get(name, ())) or 'nothing'}",
+                hint="another migrator did something else than this one: look at its log, "
+                "then run again",
+                database=name,
+            )
+    logger.info("migration.plan", count=0, revisions=[], reason="another migrator did it")
+
+
+def judge(script: ScriptDirectory, current: Sequence[str]) -> str:
+    """Name the state of a database: empty, behind, at_head, ahead or diverged."""
+    heads = set(script.get_heads())
+    known = {revision for revision in current if is_known(script, revision)}
+    if len(known) < len(current):
+        return "ahead" if known <= heads else "diverged"
+    if heads <= ancestors(script, known):
+        return "at_head"
+    return "behind" if current else "empty"
+
+
+def describe_revisions(script: ScriptDirectory, current: Sequence[str]) -> dict[str, Any]:
+    """Describe where a database is among the revisions."""
+    passed = ancestors(script, current)
+    pending = [r for r in script.walk_revisions() if r.revision not in passed]
+    unknown = [revision for revision in current if not is_known(script, revision)]
+    return {
+        "state": judge(script, current),
+        "current": sorted(current),
+        "heads": sorted(script.get_heads()),
+        "pending": [{"revision": r.revision, "message": r.doc} for r in reversed(pending)]
+        if not unknown
+        else [],
+        "unknown": unknown,
+    }
+
+
+def parse_status_format(arguments: Sequence[str]) -> str:
+    """Read the arguments of `status`."""
+    words = [part for argument in arguments for part in argument.split("=", 1)]
+    if not words:
+        return "json"
+    if len(words) == 2 and words[0] == "--format" and words[1] in {"json", "table"}:  # noqa: PLR2004
+        return words[1]
+    raise UsageError("status: the only option is --format json or --format table")
+
+
+def print_status(states: dict[str, dict[str, Any]], form: str, results: Any) -> None:
+    """Print the status as JSON or as a table."""
+    if form == "json":
+        results.write(json.dumps({"version": 1, "databases": states}) + "\n")
+        return
+    rows = [("DATABASE", "STATE", "CURRENT", "HEADS", "PENDING", "LOCK")]
+    for name, state in states.items():
+        current, heads = ", ".join(state["current"]) or "-", ", ".join(state["heads"]) or "-"
+        lock = "held" if state["lock"]["held"] else "free"
+        rows.append((name, state["state"], current, heads, str(len(state["pending"])), lock))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        results.write("  ".join(cells).rstrip() + "\n")
+
+
+def split_applied(observer: Observer, script: ScriptDirectory, after: Readings) -> dict[str, Any]:
+    """Tell the revisions that stayed from those that were rolled back."""
+    kept: list[str | None] = []
+    rolled_back: list[str | None] = []
+    for step in observer.applied:
+        there = step.revision in ancestors(script, after.get(step.database, ()))
+        stayed = there if step.direction == "upgrade" else not there
+        (kept if stayed else rolled_back).append(step.revision)
+    if observer.running is not None:
+        rolled_back.append(observer.running.revision)
+    return {"kept": kept, "rolled_back": rolled_back}

@@ -1,0 +1,94 @@
+"""Turns SIGTERM and SIGINT into an exception, also while a driver sits in C code."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import NoReturn
+
+from .errors import Interrupted
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# Kubernetes kills 30 s after SIGTERM by default (terminationGracePeriodSeconds).
+_LAST_RESORT_SECONDS = 10.0
+
+
+class Interruption:
+    """What is known of a signal that came, and how to stop what runs.
+
+    Args:
+        force: ends the process where nothing else does; receives the interruption.
+    """
+
+    def __init__(self, force: Callable[[Interrupted], NoReturn]) -> None:
+        self.received: Interrupted | None = None
+        self.cancel: Callable[[], None] = lambda: None
+        self._force = force
+        self._done = threading.Event()
+
+    def handle(self, number: int, _frame: FrameType | None) -> None:
+        """Raise in the main thread, once: rollback and unlocking must not be interrupted."""
+        if self.received is None:
+            self.received = Interrupted(signal.Signals(number))
+            raise self.received
+
+    def watch(self, wakeup: socket.socket) -> None:
+        """Cancel the running statement, and end the process if even that does not help.
+
+        Python runs its signal handlers between bytecodes; psycopg2, mysqlclient and SQLite stay in
+        C until the statement ends, so this thread reads the signal's number from a socket.
+        """
+        while number := wakeup.recv(1):
+            if number[0] in SIGNALS:
+                with suppress(Exception):
+                    self.cancel()
+                if not self._done.wait(_LAST_RESORT_SECONDS):
+                    self._force(Interrupted(signal.Signals(number[0])))
+                return
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Handle the signals inside of the block."""
+        reading, writing = socket.socketpair()
+        writing.settimeout(0)
+        for number in SIGNALS:
+            signal.signal(number, self.handle)
+        signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
+        threading.Thread(
+            target=self.watch, args=(reading,), name="flask-migrate-signals", daemon=True
+        ).start()
+        try:
+            yield
+        finally:
+            self._done.set()
+            for number in SIGNALS:
+                signal.signal(number, signal.SIG_IGN)
+
+    def reinstall(self) -> None:
+        """Take the signals back from an application that installed handlers of its own."""
+        for number in SIGNALS:
+            signal.signal(number, self.handle)
+
+
+def guard_exit(last_word: Callable[[int], int]) -> Callable[[int], NoReturn]:
+    """Let `os._exit` in user code not end the process without a word.
+
+    Args:
+        last_word: logs the end, receives the exit code and gives the one to end with.
+
+    Returns:
+        The real `os._exit`.
+    """
+    real, process = os._exit, os.getpid()
+
+    def leave(code: int) -> NoReturn:
+        # A forked child ends this way by rights.
+        real(last_word(code) if os.getpid() == process else code)
+
+    os._exit = leave  # type: ignore[assignment]
+    return real
