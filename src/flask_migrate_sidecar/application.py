@@ -141,18 +141,22 @@ def explain_import_error(error: BaseException, name: str | None = None) -> Sidec
             hint="check SQLALCHEMY_DATABASE_URI and SQLALCHEMY_BINDS",
         )
     if isinstance(error, ModuleNotFoundError) and error.name:
-        return _explain_missing(error.name)
+        return _explain_missing(error.name, name)
     if isinstance(error, DBAPIError) and error.orig is not None:
         return explain_database_error(error)
+    subject = f"the application {name}" if name else "the application"
     return AppError(
-        f"the application {name or ''} could not be loaded: {type(error).__name__}: {error}".replace(
-            "  ", " "
-        ),
+        f"{subject} could not be loaded: {type(error).__name__}: {error}",
         hint="the traceback in this line shows where; 'flask routes' fails in the same way",
     )
 
 
-def _explain_missing(module: str) -> SidecarError:
+def _explain_missing(module: str, name: str | None) -> SidecarError:
+    if name is not None and name.partition(":")[0] == module:
+        return AppError(
+            f"there is no application {name!r} in {Path.cwd()}",
+            hint="check --app, and what is mounted at --app-dir",
+        )
     if module.partition(".")[0] in DRIVERS:
         return ConfigurationError(
             f"the database driver {module!r} is not installed",

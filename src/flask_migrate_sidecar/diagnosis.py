@@ -84,13 +84,15 @@ _NEVER: Final = (
 )
 # https://mariadb.com/kb/en/mariadb-error-codes/, MySQL manual B.3.
 _MYSQL_NEVER: Final = {
-    **dict.fromkeys((1045, 1698, 1251, 1275, 2049, 2054, 2058, 2059, 2061), _LOGIN),
+    # MariaDB answers 1045 as well where it demands TLS (require_secure_transport).
+    1045: f"{_LOGIN}; or connect with TLS, if the server demands it",
+    **dict.fromkeys((1698, 1251, 1275, 2049, 2054, 2058, 2059, 2061), _LOGIN),
     **dict.fromkeys((1820, 1862, 3118, 4151), "renew the user's password, or unlock the account"),
     **dict.fromkeys((1044, 1142, 1227), _RIGHTS),
     1049: _DATABASE,
     1130: "let this host in: CREATE USER 'user'@'host', or the provider's access rules",
     1129: "unblock this host on the server: FLUSH HOSTS",
-    **dict.fromkeys((2026, 3159, 1835, 4150), _TLS),
+    **dict.fromkeys((2026, 3159), _TLS),
 }
 _MYSQL_FULL: Final = frozenset({1040, 1203, 1226})
 _MYSQL_LOST: Final = frozenset({2006, 2013, 2055, 1053, 1927, 4031})

@@ -245,9 +245,8 @@ def ancestors(script: ScriptDirectory, revisions: Iterable[str]) -> set[str]:
     known = [revision for revision in revisions if is_known(script, revision)]
     if not known:
         return set()
-    return {
-        r.revision for r in script.revision_map.iterate_revisions(known, "base", inclusive=True)
-    }
+    walk = script.revision_map.iterate_revisions(tuple(known), "base", inclusive=True)
+    return {revision.revision for revision in walk}
 
 
 def is_known(script: ScriptDirectory, revision: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from contextlib import closing
@@ -21,7 +22,10 @@ _READ_ONLY: Final = "turn off default_transaction_read_only for this server, dat
 _FOLDER: Final = "mount the volume, create the folder, and let this user write there"
 _FILE: Final = "let this user read and write the file and its folder"
 # Waits out another process's short transaction; a longer one is the caller's next try.
-_BUSY_TIMEOUT: Final = 0.5
+_BUSY_TIMEOUT: Final = 0.25
+# A signal that comes just before a lock is awaited does not end the waiting (Python checks for
+# signals between bytecodes), so one long wait would now and then sleep through an interrupt.
+_GLANCE: Final = 0.2
 
 
 class NoAnswerError(Exception):
@@ -52,9 +56,12 @@ class Attempt:
         Raises:
             NoAnswerError: the limit has passed; the attempt still runs, ask again later.
         """
-        wait([self._answer], timeout=limit)
-        if not self._answer.done():
-            raise NoAnswerError
+        end = time.monotonic() + limit
+        while not self._answer.done():
+            left = end - time.monotonic()
+            if left <= 0:
+                raise NoAnswerError
+            wait([self._answer], timeout=min(left, _GLANCE))
         return self._answer.result()
 
     def _run(self, probe: Callable[[], str]) -> None:

@@ -147,7 +147,8 @@ class Run:
             ConfigurationError: there is none, or its alembic.ini cannot be read.
         """
         assert self.application is not None  # noqa: S101 - load() comes first
-        config = self.application.state.migrate.get_config(directory, **options)
+        migrate = self.application.state.migrate
+        config = self._explained(lambda: migrate.get_config(directory, **options))
         folder = Path(config.get_main_option("script_location"))
         self.repository = str(folder)
         if not folder.is_dir():

@@ -110,9 +110,14 @@ class _Visit:
     def look(self, clock: _Clock) -> str | None:
         """Try once; give the server's version, or None and know why not."""
         self.tries += 1
+        limit = clock.limit
         try:
-            version = self._ask(clock)
+            version = self._ask(limit)
         except NoAnswerError:
+            if self.found and limit < clock.connect_timeout:
+                # The deadline cut this try short: what the last full one found says more.
+                self.due = clock.next_try(self)
+                return None
             reason = f"no answer within {clock.connect_timeout:g} s"
             hint = "check host, port and the network between; or wait longer"
             self._note(Diagnosis(Verdict.NOT_READY, reason, hint), clock)
@@ -132,12 +137,12 @@ class _Visit:
         fields = {"attempts": self.tries, "elapsed": clock.elapsed}
         return verdict_error(self.found, self.database.url, self.database.name, **fields)
 
-    def _ask(self, clock: _Clock) -> str:
+    def _ask(self, limit: float) -> str:
         """Go on with the attempt that has not answered yet, or begin one: never two at once."""
         attempt = self.attempt or Attempt(self.probe)
         self.attempt = attempt
         try:
-            version = attempt.result(limit=clock.limit)
+            version = attempt.result(limit=limit)
         except NoAnswerError:
             raise
         except BaseException:
