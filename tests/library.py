@@ -13,6 +13,7 @@ from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import NullPool, create_engine, inspect, text
 
+import old_environments as old
 from flask_migrate import Migrate
 
 # The body of an app.py; HERE is its folder. The database object and Migrate follow.
@@ -85,6 +86,14 @@ def write_app(folder: Path, source: str = SINGLE) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "app.py").write_text(source, encoding="utf-8")
     return folder
+
+
+def write_repository(folder: Path, environment: str, script: str = old.SCRIPT) -> None:
+    """Write a migration repository without revisions, its `env.py` and template as given."""
+    (folder / "migrations/versions").mkdir(parents=True)
+    (folder / "migrations/env.py").write_text(environment, encoding="utf-8")
+    (folder / "migrations/alembic.ini").write_text(old.INI, encoding="utf-8")
+    (folder / "migrations/script.py.mako").write_text(script, encoding="utf-8")
 
 
 def flask(

@@ -59,7 +59,8 @@ def skip_empty_revision(_context, _revision, directives):
     """Write no file where autogenerate found nothing to do in any database."""
     if not getattr(config.cmd_opts, "autogenerate", False):
         return
-    if all(operations.is_empty() for operations in directives[0].upgrade_ops_list):
+    operations = directives[0].upgrade_ops_list  # of the databases so far
+    if len(operations) == len(get_engines()) and all(one.is_empty() for one in operations):
         directives[:] = []
         logger.info("No changes in schema detected.")
 

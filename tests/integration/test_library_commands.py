@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from library import HEAD, MULTIDB, PERSON, SINGLE, clean_environment, flask, tables_of, write_app
 
 # Each line is one command; together they use every subcommand.
