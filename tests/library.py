@@ -102,6 +102,7 @@ def flask(
     fail: bool = False,
     env: dict[str, str] | None = None,
     warnings: str = "error",
+    python: str | Path = sys.executable,
 ) -> list[Result]:
     """Run `flask` commands one after the other, with warnings as errors.
 
@@ -111,10 +112,11 @@ def flask(
         fail: the last command is expected to fail; the others never are.
         env: variables to add.
         warnings: value for `python -W`.
+        python: the interpreter, by default the tests' own.
     """
     lists = [c.split() if isinstance(c, str) else [*map(str, c)] for c in commands]
     done = subprocess.run(
-        [sys.executable, "-W", warnings, "-c", RUNNER, json.dumps(lists)],
+        [python, "-W", warnings, "-c", RUNNER, json.dumps(lists)],
         cwd=cwd,
         env={**clean_environment(), **(env or {})},
         capture_output=True,

@@ -187,11 +187,12 @@ def query_script(path: Path, script: str) -> None:
     connection.close()
 
 
-@pytest.mark.parametrize("option", ["", " --multidb", " --pyproject"])
+PYPROJECT = [" --pyproject"] if flask_migrate.alembic_version >= (1, 16) else []
+
+
+@pytest.mark.parametrize("option", ["", " --multidb", *PYPROJECT])
 def test_percent_sign_in_the_path(tmp_path: Path, option: str) -> None:
     """A `%` in the path of the project or of the repository is only a letter."""
-    if option == " --pyproject" and flask_migrate.alembic_version < (1, 16):
-        pytest.skip("Alembic reads pyproject.toml from 1.16 on")
     folder = write_app(tmp_path / "100%d (s)", MULTIDB)
     commands = "init" + option, "migrate -m one", "upgrade", "check", "history", "downgrade"
     flask(folder, *(f"db -d 50%s {command}" for command in commands))
