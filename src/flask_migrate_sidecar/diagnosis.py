@@ -41,6 +41,11 @@ class Diagnosis(NamedTuple):
     reason: str
     hint: str
 
+    @property
+    def is_silence(self) -> bool:
+        """Tell whether the server said nothing at all, in our words or a driver's."""
+        return bool(_SILENCE.search(self.reason))
+
 
 class UnusableError(Exception):
     """A probe found what no driver reports as an error: a standby, a folder that is missing."""
@@ -104,6 +109,7 @@ _LOST_TEXT: Final = re.compile(
     r"server closed the connection|connection is lost|connection already closed"
     r"|could not receive data from server|SSL SYSCALL error|consuming input failed"
 )
+_SILENCE: Final = re.compile(r"no answer within|timeout expired|timed out")
 _LONGEST_REASON: Final = 300
 
 
@@ -236,7 +242,8 @@ def _is_lost(error: BaseException) -> bool:
         return True
     if _sqlstate(error).startswith(_SQLSTATE_LOST) or _number(error) in _MYSQL_LOST:
         return True
-    return _is_driver_error(error) and bool(_LOST_TEXT.search(str(error)))
+    by_client = _is_driver_error(error) and not _sqlstate(error)
+    return by_client and bool(_LOST_TEXT.search(str(error)))
 
 
 def _root(error: BaseException) -> BaseException:

@@ -102,6 +102,7 @@ class _Visit:
     due: float = field(default_factory=time.monotonic)
     tries: int = 0
     found: Diagnosis | None = None
+    reason: str = ""
     refused_since: float | None = None
     attempt: Attempt | None = None
     reported: float = 0.0
@@ -151,16 +152,23 @@ class _Visit:
         return version
 
     def _note(self, found: Diagnosis, clock: _Clock) -> None:
-        news = self.found is None or self.found.reason != found.reason
+        news = self.reason != found.reason
+        self.reason = found.reason
+        # Silence does not take a refusal back: PgBouncer keeps clients waiting for 15 s after a
+        # server has refused it (server_login_retry), and then repeats the refusal.
+        if self.refused_since is None or not found.is_silence:
+            self._judge(found)
+        self.due = clock.next_try(self)
+        self.unreported += 1
+        if news or time.monotonic() - self.reported >= _SUMMARY_PERIOD:
+            self._report(found, clock)
+
+    def _judge(self, found: Diagnosis) -> None:
         self.found = found
         if found.verdict is Verdict.NOT_READY:
             self.refused_since = None
         elif self.refused_since is None:
             self.refused_since = time.monotonic()
-        self.due = clock.next_try(self)
-        self.unreported += 1
-        if news or time.monotonic() - self.reported >= _SUMMARY_PERIOD:
-            self._report(found, clock)
 
     def _report(self, found: Diagnosis, clock: _Clock) -> None:
         self.reported = time.monotonic()

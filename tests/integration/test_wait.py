@@ -35,12 +35,13 @@ from servers import (
     USER,
     MariaDB,
     MissingServerError,
+    PgBouncer,
     Postgres,
     postgres15_programs,
     postgres18_programs,
 )
 
-S = TypeVar("S", Postgres, MariaDB)
+S = TypeVar("S", Postgres, MariaDB, PgBouncer)
 
 # Generous: the claims are about a second, the machine may be busy.
 SLACK = 3.0
@@ -351,6 +352,45 @@ def test_waiter_is_modest(server: Postgres, url: URL) -> None:
     thread.join()
     assert {sessions for sessions, _ in looks} == {0, 1}
     assert {in_transaction for _, in_transaction in looks} == {0}
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"password": "wr0ng"}, "SASL authentication failed"),
+        ({"username": "ghost"}, "SASL authentication failed"),
+        ({"database": "nosuch"}, 'database "nosuch" does not exist'),
+        ({"query": {"options": "-c jit=off"}}, "unsupported startup parameter"),
+    ],
+)
+def test_refusal_through_a_pooler_ends_after_the_grace(
+    pgbouncer: PgBouncer, driver: str, change: dict[str, object], reason: str
+) -> None:
+    """PgBouncer's refusals count, and its silence after the first one does not undo it."""
+    pytest.importorskip(driver)
+    url = make_url(pgbouncer.create_database().url(driver)).set(**change)  # type: ignore[arg-type]
+    # A name of its own: PgBouncer remembers the refusal of the other driver's.
+    if "database" in change:
+        url = url.set(database=f"nosuch_{driver}")
+        reason = reason.replace("nosuch", f"nosuch_{driver}")
+    error, _ = _fail(url, timeout=10, connect_timeout=1, grace=GRACE)
+    assert isinstance(error, RefusedError)
+    assert reason in str(error)
+
+
+def test_pooler_without_its_server_is_waited_for(driver: str) -> None:
+    """A pooler that lets us in is not ready while its server is down: a query must answer."""
+    with (
+        _started(lambda: Postgres(postgres15_programs())) as behind,
+        _started(lambda: PgBouncer(behind)) as pooler,
+    ):
+        url = pooler.create_database().url(driver)
+        behind.stop()
+        error, _ = _fail(url, timeout=1)
+        assert isinstance(error, UnavailableError)
+        behind.start()
+        assert _wait(url)
 
 
 def test_ended_session_is_a_disconnect(server: Postgres, url: URL) -> None:
