@@ -8,6 +8,7 @@ of the standard library are taken where loggers hand them to handlers. So neithe
 from __future__ import annotations
 
 import logging
+import math
 import re
 import sys
 import threading
@@ -61,9 +62,19 @@ class Secrets:
             return {self.hide(key): self.hide(item) for key, item in value.items()}
         if isinstance(value, (list, tuple, set, frozenset)):
             return [self.hide(item) for item in value]
+        if isinstance(value, float) and not math.isfinite(value):
+            return str(value)  # JSON has no NaN
         if value is None or isinstance(value, (bool, int, float)):
             return value
-        return self.hide(str(value))
+        return self.hide(_describe(value))
+
+
+def _describe(value: object) -> str:
+    """Give the text of an object; one that cannot tell its own must not cost the line."""
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001 - code of the application
+        return f"<{type(value).__name__} without a text>"
 
 
 secrets = Secrets()
@@ -74,6 +85,8 @@ class _Sink:
 
     def __init__(self) -> None:
         self.processors: list[Processor] = []
+        self.context: dict[str, Any] = {}
+        self.drain: Callable[[], None] = lambda: None
         self.level = LEVELS["info"]
         self.write: Callable[[str], None] | None = None
 
@@ -82,7 +95,9 @@ class _Sink:
         level = LEVELS["error" if method == "exception" else method]
         if level < self.level or self.write is None:
             raise structlog.DropEvent
-        result: Any = event
+        # What was printed before has an earlier time, and comes first.
+        self.drain()
+        result: Any = {**self.context, **event}
         for processor in self.processors:
             result = processor(None, method, result)
         return cast("str", result)
@@ -124,7 +139,6 @@ def configure_log(streams: Streams, *, form: str, level: str) -> None:
     """
     console = form == "console" or (form == "auto" and streams.is_terminal())
     _sink.processors = [
-        structlog.contextvars.merge_contextvars,
         _add_level,
         _add_timestamp,
         structlog.processors.ExceptionRenderer(_render_exception),
@@ -136,7 +150,16 @@ def configure_log(streams: Streams, *, form: str, level: str) -> None:
     else:
         _sink.processors.append(structlog.processors.JSONRenderer(default=str))
     _sink.level = LEVELS[level]
+    _sink.drain = streams.drain
     _sink.write = streams.write_log
+
+
+def bind_everywhere(**fields: Any) -> None:
+    """Add fields to every line from now on, those of other threads and of user code too.
+
+    structlog's context variables are the application's to clear, and each thread has its own.
+    """
+    _sink.context |= fields
 
 
 def close_log() -> None:
@@ -226,9 +249,8 @@ def take_over_logging(level: str) -> None:
     logger = get_logger("")
 
     def emit(record: logging.LogRecord) -> None:
-        method = next((name for name, no in LEVELS.items() if record.levelno <= no), "critical")
-        if record.levelno >= LEVELS["critical"]:
-            method = "critical"
+        below = [name for name, number in LEVELS.items() if number <= record.levelno]
+        method = below[-1] if below else "debug"
         fields: dict[str, Any] = {"logger": record.name, "record_time": record.created}
         if record.exc_info and record.exc_info[0] is not None:
             fields["exc_info"] = record.exc_info
@@ -257,7 +279,8 @@ def _get_message(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
     except Exception:  # noqa: BLE001 - a wrong format string must not cost the line
-        return f"{record.msg} {record.args}"
+        arguments = record.args.values() if isinstance(record.args, dict) else record.args or ()
+        return " ".join([_describe(record.msg), *map(_describe, arguments)])
 
 
 def _is_noise(record: logging.LogRecord) -> bool:

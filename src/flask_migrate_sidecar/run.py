@@ -14,7 +14,6 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
-import structlog
 from sqlalchemy.exc import DBAPIError
 
 from . import __version__
@@ -33,7 +32,7 @@ from .errors import (
 )
 from .explanation import explain
 from .lock import LockTarget, hold_locks, read_holder
-from .log import get_logger, secrets
+from .log import bind_everywhere, get_logger, secrets
 from .migrations import (
     Observer,
     ancestors,
@@ -174,7 +173,7 @@ class Run:
             application.state.migrate.directory = directory
         with self.streams.released():
             subcommand = parse_subcommand(application, line.arguments, directory=directory)
-        structlog.contextvars.bind_contextvars(command=subcommand.name)
+        bind_everywhere(command=subcommand.name)
         with application.app.app_context(), ExitStack() as stack:
             subcommand.prepare(stack)
             if subcommand.name in {"init", "list-templates"}:
@@ -339,7 +338,7 @@ class Run:
         """Wait for the databases, or for the code's heads in them."""
         if self.line.arguments not in {("database",), ("head",)}:
             raise UsageError("wait: say 'wait database' or 'wait head'")
-        structlog.contextvars.bind_contextvars(command=f"wait {self.line.arguments[0]}")
+        bind_everywhere(command=f"wait {self.line.arguments[0]}")
         _, databases = self.load()
         databases = [d for d in databases if not is_memory(d.url)]
         if self.line.arguments == ("database",):

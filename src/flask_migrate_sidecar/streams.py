@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 OnLine = Callable[[str, str], None]
 _NAMES = {1: "stdout", 2: "stderr"}
 _POLL_SECONDS = 0.2
+# A captured file begins behind a hole of this size, which costs nothing: a file that is smaller
+# was truncated by somebody who opened /dev/stderr anew, as `echo ... > /dev/stderr` does.
+_HOLE = 1 << 40
 
 
 class _LineBuffer:
@@ -48,16 +51,26 @@ class _Spool:
         self.descriptor = descriptor
         self.original = os.dup(descriptor)
         self.lines = _LineBuffer()
-        self._read = 0
+        self._read = _HOLE
         self._file = _open_unlinked()
         os.dup2(self._file, descriptor)
 
     def take_lines(self, *, last: bool = False) -> list[str]:
         """Give the lines that were written since the last call."""
         data = b""
+        if os.fstat(self._file).st_size < _HOLE:
+            data = self._read_from(0)
+            os.ftruncate(self._file, _HOLE)
+            self._read = _HOLE
+        return self.lines.feed(data + self._read_from(self._read), last=last)
+
+    def _read_from(self, start: int) -> bytes:
+        """Read to the end of the file."""
+        parts, self._read = [], start
         while part := os.pread(self._file, 1 << 20, self._read):
-            data, self._read = data + part, self._read + len(part)
-        return self.lines.feed(data, last=last)
+            parts.append(part)
+            self._read += len(part)
+        return b"".join(parts)
 
     @contextmanager
     def released(self) -> Iterator[None]:
@@ -77,6 +90,7 @@ def _open_unlinked() -> int:
         with tempfile.TemporaryFile() as temporary:
             file = os.dup(temporary.fileno())
     fcntl.fcntl(file, fcntl.F_SETFL, fcntl.fcntl(file, fcntl.F_GETFL) | os.O_APPEND)
+    os.ftruncate(file, _HOLE)
     return file
 
 
@@ -107,6 +121,14 @@ class _PythonStream(io.RawIOBase):
         return len(taken)
 
 
+class _Buffer(io.BufferedWriter):
+    """Gives `sys.stdout.buffer`."""
+
+    def close(self) -> None:
+        """Stay open, as the stream below does."""
+        self.flush()
+
+
 class Streams:
     """The captured streams of the process.
 
@@ -119,6 +141,7 @@ class Streams:
         self._lock = threading.RLock()
         self._draining = False
         self.released_descriptors: set[int] = set()
+        self._texts: list[TextIO] = []
         self._flush_python()
         self._spools = [_Spool(1), _Spool(2)]
         self.results: TextIO = os.fdopen(
@@ -126,20 +149,30 @@ class Streams:
         )
         self._log = self._spools[1].original
         self._python = [_PythonStream(1, self), _PythonStream(2, self)]
-        sys.stdout, sys.stderr = map(self._open_text, self._python)
+        self._texts = [self._open_text(stream) for stream in self._python]
+        sys.stdout, sys.stderr = self._texts
         # Some code writes to the originals on purpose.
         vars(sys).update(__stdout__=sys.stdout, __stderr__=sys.stderr)
+        os.register_at_fork(after_in_child=self._leave_to_parent)
         threading.Thread(target=self._pump, name="flask-migrate-output", daemon=True).start()
+
+    def _leave_to_parent(self) -> None:
+        """Let a forked child log what it prints, but not what lies in the files: the parent does.
+
+        Another thread may have held the lock, and is not there to give it back.
+        """
+        self._lock = threading.RLock()
+        self._draining = True
 
     @staticmethod
     def _open_text(raw: _PythonStream) -> TextIO:
         return io.TextIOWrapper(
-            io.BufferedWriter(raw), encoding="utf-8", errors="backslashreplace", line_buffering=True
+            _Buffer(raw), encoding="utf-8", errors="backslashreplace", line_buffering=True
         )
 
-    @staticmethod
-    def _flush_python() -> None:
-        for stream in (sys.stdout, sys.stderr):
+    def _flush_python(self) -> None:
+        """Flush what stands in `sys` now, and what stood there before the application's own."""
+        for stream in (sys.stdout, sys.stderr, *self._texts):
             with suppress(OSError, ValueError, AttributeError):
                 stream.flush()
 
