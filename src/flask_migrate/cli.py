@@ -13,7 +13,7 @@ from flask import g
 from flask.cli import with_appcontext
 
 from . import commands
-from .extension import from_command_line
+from .extension import from_command_line, group_options
 
 R = TypeVar("R")
 
@@ -23,6 +23,16 @@ OPTIONS: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
     "x_arg": (
         ("-x", "--x-arg"),
         {"multiple": True, "help": "Argument for env.py, as NAME=VALUE; repeatable."},
+    ),
+    # FLASK_DB_NAME is often an application's own variable.
+    "name": (
+        ("-n", "--name"),
+        {"allow_from_autoenv": False, "help": "Section of alembic.ini, in place of [alembic]."},
+    ),
+    "quiet": (("-q", "--quiet"), {"is_flag": True, "help": "Say less."}),
+    "raiseerr": (
+        ("--raiseerr",),
+        {"is_flag": True, "help": "End with a traceback where a command fails."},
     ),
     "multidb": (("--multidb",), {"is_flag": True, "help": "For several databases."}),
     "template": (
@@ -122,6 +132,8 @@ def raise_for_click(function: Callable[..., R]) -> Callable[..., R]:
         try:
             return function(*args, **kwargs)
         except (CommandError, RuntimeError) as error:
+            if group_options().get("raiseerr"):
+                raise
             raise CommandFailed(str(error)) from error
         finally:
             from_command_line.reset(token)
@@ -149,11 +161,14 @@ def make_option(name: str) -> click.Option:
     return click.Option([*flags, name], **attributes)
 
 
-@click.group(params=[make_option("directory"), make_option("x_arg")])
+GROUP_OPTIONS = ("directory", "x_arg", "name", "quiet", "raiseerr")
+
+
+@click.group(params=[make_option(name) for name in GROUP_OPTIONS])
 @with_appcontext
-def db(directory: str | None, x_arg: tuple[str, ...]) -> None:
+def db(**options: Any) -> None:
     """Perform database migrations."""
-    g._flask_migrate_group = {"directory": directory, "x_arg": x_arg}  # noqa: SLF001
+    g._flask_migrate_group = options  # noqa: SLF001
 
 
 def add_command(

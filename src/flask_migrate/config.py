@@ -96,11 +96,15 @@ def read_section(pyproject: Path) -> dict[str, Any] | None:
     return section
 
 
-def load_config(directory: str) -> Config:
+def load_config(directory: str, section: str = "alembic") -> Config:
     """Load the configuration of a migration repository.
 
     It is read from `alembic.ini` in the repository, from `[tool.alembic]` of the nearest
     pyproject.toml (Alembic 1.16 and later), or from both, the first winning.
+
+    Args:
+        directory: the repository.
+        section: name of the section of alembic.ini.
 
     Raises:
         CommandError: a file is malformed.
@@ -108,9 +112,10 @@ def load_config(directory: str) -> Config:
     ini = Path(directory, "alembic.ini")
     pyproject = _find_section_for(Path(directory)) if HAS_TOML else None
     if pyproject is None:
-        config = Config(str(ini))
+        config = Config(str(ini), ini_section=section)
     else:
-        config = Config(str(ini) if ini.exists() else None, toml_file=pyproject)
+        file = str(ini) if ini.exists() else None
+        config = Config(file, toml_file=pyproject, ini_section=section)
     try:
         config.set_main_option("script_location", escape(directory))
     except (configparser.Error, UnicodeDecodeError) as error:

@@ -38,6 +38,21 @@ _lock = threading.RLock()
 _found: ContextVar[set[str]] = ContextVar("_found")
 
 
+# The sidecar's lock of kind `table`. Autogenerate would propose to drop it.
+LEASE_TABLE = "flask_migrate_sidecar_lock"
+
+
+def _leave_out(table: str, include_name: Callable[..., bool] | None) -> Callable[..., bool]:
+    """Make autogenerate blind to a table, and otherwise as the application wants it."""
+
+    def include(name: str | None, type_: str, parents: Any) -> bool:
+        if type_ == "table" and name == table:
+            return False
+        return include_name is None or include_name(name, type_, parents)
+
+    return include
+
+
 class Environment(EnvironmentContext):
     """What `env.py` talks to: knows our defaults, the selected binds and the revisions found."""
 
@@ -52,6 +67,7 @@ class Environment(EnvironmentContext):
         arguments = current_app.extensions["migrate"].configure_args
         for name, value in getattr(arguments, "defaults", {}).items():
             options.setdefault(name, value)
+        options["include_name"] = _leave_out(LEASE_TABLE, options.get("include_name"))
         super().configure(*args, **options)
         if self._is_comparing():
             warn_without_models(self.get_context(), options.get("target_metadata"))

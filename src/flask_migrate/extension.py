@@ -193,11 +193,13 @@ class Migrate:
         from .config import load_config
 
         group = group_options()
-        config = load_config(str(directory or group.get("directory") or self.directory))
+        folder = str(directory or group.get("directory") or self.directory)
+        config = load_config(folder, group.get("name") or "alembic")
         extra = [x_arg] if isinstance(x_arg, str) else [*(x_arg or ())]
         values = opts if isinstance(opts, Mapping) else dict.fromkeys(opts or (), True)
         config.attributes["configure_logger"] = from_command_line.get()
-        config.cmd_opts = Namespace(x=[*group.get("x_arg", ()), *extra], **values)
+        x_args = [*group.get("x_arg", ()), *extra]
+        config.cmd_opts = Namespace(**{"x": x_args, "quiet": group.get("quiet", False), **values})
         return self.call_configure_callbacks(config)
 
 

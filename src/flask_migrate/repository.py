@@ -59,11 +59,10 @@ def _find_place(directory: Path) -> Path:
     taken = find_pyproject(directory.absolute())
     if taken is not None:
         raise CommandError(f"{taken} already has a [tool.alembic] section.")
-    folders = directory.absolute().parents
-    return next(
-        (f / "pyproject.toml" for f in folders if (f / "pyproject.toml").is_file()),
-        folders[0] / "pyproject.toml",
-    )
+    folders = [*directory.absolute().parents]
+    home = Path.cwd() if Path.cwd() in folders else folders[0]
+    places = (folder / "pyproject.toml" for folder in folders)
+    return next((place for place in places if place.is_file()), home / "pyproject.toml")
 
 
 def _append_section(toml: Path, directory: Path) -> None:

@@ -61,11 +61,13 @@ def test_story_names_every_command() -> None:
 ROUND = ("init", "migrate -m one", "upgrade", "downgrade", "upgrade", "check")
 
 
-def run_round(folder: Path, group: str = "db", init: str = "", **options: object) -> None:
+def run_round(
+    folder: Path, group: str = "db", init: str = "", env: dict[str, str] | None = None
+) -> None:
     """Make a repository, migrate up, down and up again."""
     commands = [f"{group} {name}" for name in ROUND]
     commands[0] += init
-    flask(folder, *commands, **options)  # type: ignore[arg-type]
+    flask(folder, *commands, env=env)
     assert tables_of(folder / "main.db") == {"person"}
 
 

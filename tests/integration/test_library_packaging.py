@@ -49,7 +49,7 @@ def install(arguments: list[str], folder: Path) -> Path:
 def test_every_template(form: str, built: dict[str, list[str]], tmp_path: Path) -> None:
     """`flask db init` finds every template in every form of installation, and they run."""
     python = install(built[form], tmp_path / "venv")
-    where = [python, "-c", "import flask_migrate; print(flask_migrate.__file__)"]
+    where = [str(python), "-c", "import flask_migrate; print(flask_migrate.__file__)"]
     package = subprocess.run(where, cwd=tmp_path, check=True, capture_output=True, text=True).stdout
     home = PROJECT if form == "editable" else tmp_path / "venv"
     assert Path(package).is_relative_to(home)
