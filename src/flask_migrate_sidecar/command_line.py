@@ -22,6 +22,7 @@ COMMANDS = {
 
 # Options of the application's own subcommands that the sidecar has too: there they are theirs.
 _SHARED = frozenset({"--directory"})
+_OURS = frozenset({"wait", "status"})
 
 
 class _Parser(argparse.ArgumentParser):
@@ -39,7 +40,7 @@ class CommandLine:
         command: the first word: `db`, `wait`, `status`, or '' where there is none.
         arguments: what follows it, less the sidecar's options.
         flags: values of the sidecar's options, by name of the setting.
-        help: `--help` stands before the command.
+        help: `--help` stands before the command, or behind one of the sidecar's own.
         version: `--version` stands before the command.
         argv: all of it, as it was given.
     """
@@ -88,6 +89,8 @@ def parse_command_line(argv: Sequence[str], own_options: Collection[str] = _SHAR
         flags[name] = [*(flags.get(name) or ()), *(values or ())]
     command, *arguments = [*rest, *words[end:]] or [""]
     given = {name: values for name, values in flags.items() if values}
+    # The help of `db` and of its subcommands is the application's.
+    wants["help"] |= command in _OURS and "--help" in arguments
     return CommandLine(command, tuple(arguments), given, **wants, argv=tuple(argv))
 
 

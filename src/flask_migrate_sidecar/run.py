@@ -14,6 +14,7 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
+import click
 from sqlalchemy.exc import DBAPIError
 
 from . import __version__
@@ -171,8 +172,11 @@ class Run:
         directory = self.settings.directory
         if directory:
             application.state.migrate.directory = directory
-        with self.streams.released():
-            subcommand = parse_subcommand(application, line.arguments, directory=directory)
+        try:
+            with self.streams.released():
+                subcommand = parse_subcommand(application, line.arguments, directory=directory)
+        except click.exceptions.Exit:
+            return  # --help was printed
         bind_everywhere(command=subcommand.name)
         with application.app.app_context(), ExitStack() as stack:
             subcommand.prepare(stack)
@@ -399,6 +403,7 @@ class Run:
     def run_status(self) -> None:
         """Print what each database holds."""
         form = parse_status_format(self.line.arguments)
+        bind_everywhere(command="status")
         application, databases = self.load()
         with application.app.app_context():
             config = self.open_repository(self.settings.directory)
