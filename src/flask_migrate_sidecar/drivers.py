@@ -10,14 +10,14 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Final
 
-import structlog
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from .errors import ConfigurationError
+from .log import get_logger
 from .urls import first_argument, hosts_and_ports
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 _PIP: Final = {
     "psycopg": "psycopg[binary]",

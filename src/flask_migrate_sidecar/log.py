@@ -81,7 +81,7 @@ secrets = Secrets()
 
 
 class _Sink:
-    """Where finished lines go; before the set-up they wait."""
+    """Where finished lines go; before the set-up it is where structlog sends its own."""
 
     def __init__(self) -> None:
         self.processors: list[Processor] = []
@@ -92,6 +92,9 @@ class _Sink:
 
     def process(self, _logger: object, method: str, event: Event) -> str:
         """Turn an event into a line."""
+        if not self.processors:
+            getattr(structlog.get_logger(), method)(**event)
+            raise structlog.DropEvent
         level = LEVELS["error" if method == "exception" else method]
         if level < self.level or self.write is None:
             raise structlog.DropEvent
@@ -169,7 +172,8 @@ def close_log() -> None:
 
 def log_output(stream: str, text: str) -> None:
     """Log a line that user code printed."""
-    _output.info("output", stream=stream, text=text)
+    if _sink.write is not None:
+        _output.info("output", stream=stream, text=text)
 
 
 _output = get_logger("output")

@@ -18,9 +18,12 @@ from alembic.script import ScriptDirectory
 from . import log
 from .databases import DEFAULT
 from .errors import HistoryError
+from .lock import LEASE_TABLE
+from .signals import cancel_statement
 
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
+    from sqlalchemy import Connection
 
     from .application import Application
 
@@ -68,11 +71,18 @@ class Observer:
     engine_name: str | None = None
     names: Mapping[str, str] = field(default_factory=dict)
     is_muted: bool = False
+    connection: Connection | None = None
+
+    def cancel(self) -> None:
+        """Cancel the statement that runs, from another thread."""
+        if self.connection is not None:
+            cancel_statement(self.connection)
 
     def install(self) -> None:
         """See every environment that is made from now on, whichever library makes it."""
         observer = self
         make, run = EnvironmentContext.__init__, EnvironmentContext.run_migrations
+        configure = EnvironmentContext.configure
 
         def init(self: EnvironmentContext, config: Any, script: Any, **options: Any) -> None:
             function = options.get("fn")
@@ -82,8 +92,17 @@ class Observer:
 
         def run_migrations(self: EnvironmentContext, **arguments: Any) -> None:
             observer.engine_name = arguments.get("engine_name")
-            run(self, **arguments)
+            observer.connection = self.get_context().connection
+            try:
+                run(self, **arguments)
+            finally:
+                observer.connection = None
 
+        def configured(self: EnvironmentContext, *args: Any, **options: Any) -> None:
+            options["include_name"] = leave_out(LEASE_TABLE, options.get("include_name"))
+            configure(self, *args, **options)
+
+        EnvironmentContext.configure = configured  # type: ignore[method-assign]
         EnvironmentContext.__init__ = init  # type: ignore[method-assign]
         EnvironmentContext.run_migrations = run_migrations  # type: ignore[method-assign]
 
@@ -148,6 +167,17 @@ def _add(found: dict[str, tuple[str, ...]], name: str, revisions: Any) -> str:
         key = f"{name}/{number}"
     found[key] = tuple(revisions or ())
     return key
+
+
+def leave_out(table: str, include_name: Callable[..., bool] | None) -> Callable[..., bool]:
+    """Make autogenerate blind to a table, whichever library configures it."""
+
+    def include(name: str | None, type_: str, parents: Any) -> bool:
+        if type_ == "table" and name == table:
+            return False
+        return include_name is None or include_name(name, type_, parents)
+
+    return include
 
 
 def _describe_step(database: str, step: Any) -> Step:

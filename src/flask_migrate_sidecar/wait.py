@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-import structlog
-
 from .databases import Database
 from .diagnosis import (
     Diagnosis,
@@ -22,6 +20,7 @@ from .diagnosis import (
     verdict_error,
 )
 from .errors import RefusedError, UnavailableError
+from .log import get_logger
 from .probe import Attempt, NoAnswerError, probe_server, probe_sqlite
 
 __all__ = [
@@ -32,7 +31,7 @@ __all__ = [
     "wait_for_databases",
 ]
 
-log = structlog.get_logger(__name__)
+log = get_logger(__name__)
 
 _SHORTEST_PAUSE: Final = 0.05
 _LONGEST_PAUSE: Final = 1.0

@@ -8,18 +8,18 @@ from contextlib import ExitStack, contextmanager
 from typing import Final
 from uuid import uuid4
 
-import structlog
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from flask_migrate_sidecar.errors import RefusedError
 
+from ..log import get_logger
 from .base import Holder, Lock, LockTarget
 from .choose import WATCH_SECONDS, Choice, LockOptions, choose_kind, make_lock
 from .table import LEASE_SECONDS
 from .wait import Wait, pauses, translate
 from .watch import Guard, Watch
 
-_log: Final = structlog.get_logger(__name__)
+_log: Final = get_logger(__name__)
 
 
 @contextmanager

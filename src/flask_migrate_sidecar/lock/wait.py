@@ -7,16 +7,16 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
-import structlog
 from sqlalchemy.exc import DBAPIError
 
 from flask_migrate_sidecar.errors import LockedError, RefusedError, UnavailableError
 
+from ..log import get_logger
 from .base import Holder, Lock
 from .choose import Choice
 from .connection import is_unavailable
 
-_log: Final = structlog.get_logger(__name__)
+_log: Final = get_logger(__name__)
 
 # Seconds between two tries: quick for the replicas of one deployment, kind to the server later.
 _FIRST_PAUSE: Final = 0.05

@@ -6,12 +6,11 @@ import threading
 from dataclasses import dataclass, field
 from typing import Final
 
-import structlog
-
+from ..log import get_logger
 from .base import LockLostError
 from .choose import Choice
 
-_log: Final = structlog.get_logger(__name__)
+_log: Final = get_logger(__name__)
 
 # Seconds that a sign of life may take before the lock's connection counts as dead.
 _CHECK_TIMEOUT: Final = 30.0
