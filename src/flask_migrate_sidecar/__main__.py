@@ -118,8 +118,7 @@ class Process:
                 settings = self._set_up(error)
                 summary = self._execute(settings)
             except BaseException as caught:  # noqa: BLE001 - this is where errors end
-                # With a signal received, whatever came of it counts as the interruption.
-                error = self.interruption.received or caught
+                error = self.interruption.judge(caught)
         self._run_atexit()
         self.leave(error, summary)
 

@@ -115,6 +115,7 @@ class Run:
             databases = list_databases(application, self.settings)
         self.observer.names = {str(d.url): d.name for d in databases}
         self.observer.install()
+        self.interruption.cancel = self.observer.cancel
         send_results_to(application, self.streams.results)
         return application, databases
 

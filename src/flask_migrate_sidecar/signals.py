@@ -9,9 +9,12 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from .errors import Interrupted
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # Kubernetes kills 30 s after SIGTERM by default (terminationGracePeriodSeconds).
@@ -36,6 +39,13 @@ class Interruption:
         if self.received is None:
             self.received = Interrupted(signal.Signals(number))
             raise self.received
+
+    def judge(self, error: BaseException) -> BaseException:
+        """Give the error that counts: after a signal, whatever came of it is the interruption."""
+        if self.received is None:
+            return error
+        self.received.fields = {**getattr(error, "fields", {}), **self.received.fields}
+        return self.received
 
     def watch(self, wakeup: socket.socket) -> None:
         """Cancel the running statement, and end the process if even that does not help.
@@ -73,6 +83,25 @@ class Interruption:
         """Take the signals back from an application that installed handlers of its own."""
         for number in SIGNALS:
             signal.signal(number, self.handle)
+
+
+def cancel_statement(connection: Connection) -> None:
+    """End the statement that runs on a connection of another thread, by the driver's own means.
+
+    SQLite's `interrupt()`; `cancel()` of psycopg and psycopg2 (PostgreSQL manual, 34.7);
+    `KILL QUERY` of MariaDB and MySQL, on a connection of its own.
+    """
+    driver: Any = connection.connection.dbapi_connection
+    if hasattr(driver, "thread_id"):
+        fresh = connection.engine.pool.recreate().connect()
+        try:
+            fresh.cursor().execute(f"KILL QUERY {int(driver.thread_id())}")
+        finally:
+            fresh.close()
+        return
+    cancel = getattr(driver, "interrupt", None) or getattr(driver, "cancel", None)
+    if cancel is not None:
+        cancel()
 
 
 def guard_exit(last_word: Callable[[int], int]) -> Callable[[int], NoReturn]:
