@@ -80,18 +80,16 @@ class Database:
             given = {key: value for key, value in given.items() if key in _SHARED}
         return cls(name, synchronous, given)
 
-    def engine(self, *, connect_timeout: float, answer_timeout: float | None = None) -> Engine:
+    def engine(self, *, connect_timeout: float) -> Engine:
         """Make an engine without a pool: each connection of ours is opened and closed by us.
 
         The application's arguments win over ours, those that shape rows aside.
 
         Args:
             connect_timeout: the longest that one attempt may take, in seconds; drivers round it
-                up, libpq to 2 s at least.
-            answer_timeout: the longest that a server may take to answer, or to be silent on a dead
-                network, in seconds; None for connections whose statements may run long.
+                up, libpq to 2 s at least. Statements may run as long as they like.
         """
-        arguments = self._arguments(connect_timeout, answer_timeout)
+        arguments = self._arguments(connect_timeout, None)
         return create_engine(self.url, poolclass=NullPool, connect_args=arguments)
 
     def probe_engine(self, *, timeout: float) -> Engine:

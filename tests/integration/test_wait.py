@@ -196,6 +196,20 @@ def test_silent_port_ends_at_the_deadline(drivername: str, silent_port: socket.s
     assert 1 <= seconds < 1 + SLACK
 
 
+def test_deadline_does_not_hide_the_reason(silent_port: socket.socket) -> None:
+    """A try that the deadline cuts short says less than the one before it."""
+
+    def hang_up_once() -> None:
+        silent_port.accept()[0].close()
+
+    thread = threading.Thread(target=hang_up_once)
+    thread.start()
+    url = f"postgresql+psycopg://u:p@{HOST}:{silent_port.getsockname()[1]}/d"
+    error, _ = _fail(url, timeout=1, connect_timeout=LONG)
+    thread.join()
+    assert "server closed the connection" in str(error)
+
+
 @pytest.mark.parametrize(
     "drivername", ["postgresql+psycopg", "postgresql+psycopg2", "mysql+pymysql"]
 )
@@ -383,7 +397,7 @@ def test_pooler_without_its_server_is_waited_for(driver: str) -> None:
     """A pooler that lets us in is not ready while its server is down: a query must answer."""
     with (
         _started(lambda: Postgres(postgres15_programs())) as behind,
-        _started(lambda: PgBouncer(behind)) as pooler,
+        _started(lambda: PgBouncer(behind, {"server_login_retry": "1"})) as pooler,
     ):
         url = pooler.create_database().url(driver)
         behind.stop()
@@ -583,9 +597,10 @@ def test_sqlite_url_that_only_reads_is_refused(folder: Path) -> None:
 def test_file_that_is_no_database_is_refused(folder: Path) -> None:
     """The probe looks into the file: a login alone would not notice."""
     (folder / "x.db").write_text("no database, but long enough to look at" * 100)
-    error, _ = _fail(f"sqlite:///{folder}/x.db", timeout=0)
-    assert isinstance(error, RefusedError)
-    assert "not a database" in str(error)
+    for writes in (False, True):
+        error, _ = _fail(f"sqlite:///{folder}/x.db", timeout=0, writes=writes)
+        assert isinstance(error, RefusedError)
+        assert "not a database" in str(error)
 
 
 @pytest.mark.parametrize("journal", ["delete", "wal"])
@@ -695,12 +710,20 @@ def _fail(
     timeout: float = LONG,
     connect_timeout: float = 5,
     grace: float = LONG,
+    writes: bool = True,
     name: str = "default",
 ) -> tuple[SidecarError, float]:
     """Wait in vain; return the error and how long it took."""
     start = time.monotonic()
     with pytest.raises((RefusedError, UnavailableError)) as caught:
-        _wait(url, timeout=timeout, connect_timeout=connect_timeout, grace=grace, name=name)
+        _wait(
+            url,
+            timeout=timeout,
+            connect_timeout=connect_timeout,
+            grace=grace,
+            writes=writes,
+            name=name,
+        )
     return caught.value, time.monotonic() - start
 
 
