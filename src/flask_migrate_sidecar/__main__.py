@@ -125,6 +125,7 @@ class Process:
     def _set_up(self, error: BaseException | None) -> Settings:
         """Read the settings and set up the log; an error waits until the log can tell it."""
         from . import log
+        from .masking import hide_settings
 
         settings = Settings()
         try:
@@ -134,7 +135,7 @@ class Process:
             error = error or unreadable
         log.configure_log(self.streams, form=settings.log_format, level=settings.log_level)
         log.take_over_logging(settings.log_level)
-        log.hide_settings(settings)
+        hide_settings(settings, os.environ)
         if error is not None:
             raise error
         return settings

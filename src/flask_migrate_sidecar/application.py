@@ -20,7 +20,8 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from .databases import DEFAULT, Database, identity, parse_url, sync_url
 from .databases import secrets as url_secrets
 from .errors import AppError, ConfigurationError, RefusedError, SidecarError, UnavailableError
-from .log import get_logger, secrets
+from .log import get_logger
+from .masking import secrets
 from .settings import Settings, normalise_bind
 from .wait import Verdict, classify
 

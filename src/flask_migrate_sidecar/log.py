@@ -8,8 +8,6 @@ of the standard library are taken where loggers hand them to handlers. So neithe
 from __future__ import annotations
 
 import logging
-import math
-import re
 import sys
 import threading
 import time
@@ -17,67 +15,19 @@ import warnings
 from collections.abc import Callable, Iterable, MutableMapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import quote, quote_plus
 
 import structlog
+
+from .masking import describe, secrets
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger, Processor
 
-    from .settings import Settings
     from .streams import Streams
 
 Event = MutableMapping[str, Any]
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
-MASK = "***"
-# The password of a URL in free text, up to the last @ before the next space or quote.
-_URL_PASSWORD = re.compile(r"(?<=://)([^\s:/@'\"]*):([^\s'\"]*)@(?=[^@\s'\"]*)")
-_QUERY_PASSWORD = re.compile(r"(?i)\b(password|passwd|sslpassword)=([^\s&;'\"]+)")
-
-
-class Secrets:
-    """Texts that must not be seen, and how to hide them."""
-
-    def __init__(self) -> None:
-        self._spellings: list[str] = []
-
-    def add(self, secrets: Iterable[str]) -> None:
-        """Hide these texts from now on, also percent-encoded."""
-        spellings = set(self._spellings)
-        for secret in secrets:
-            spellings |= {secret, quote(secret, safe=""), quote_plus(secret), quote(secret)}
-            spellings.add(repr(secret)[1:-1])
-        # The longest first: one spelling can be a part of another.
-        self._spellings = sorted(spellings - {""}, key=len, reverse=True)
-
-    def hide(self, value: Any) -> Any:
-        """Give the value with every secret in it masked."""
-        if isinstance(value, str):
-            for spelling in self._spellings:
-                value = value.replace(spelling, MASK)
-            value = _URL_PASSWORD.sub(rf"\1:{MASK}@", value)
-            return _QUERY_PASSWORD.sub(rf"\1={MASK}", value)
-        if isinstance(value, dict):
-            return {self.hide(key): self.hide(item) for key, item in value.items()}
-        if isinstance(value, (list, tuple, set, frozenset)):
-            return [self.hide(item) for item in value]
-        if isinstance(value, float) and not math.isfinite(value):
-            return str(value)  # JSON has no NaN
-        if value is None or isinstance(value, (bool, int, float)):
-            return value
-        return self.hide(_describe(value))
-
-
-def _describe(value: object) -> str:
-    """Give the text of an object; one that cannot tell its own must not cost the line."""
-    try:
-        return str(value)
-    except Exception:  # noqa: BLE001 - code of the application
-        return f"<{type(value).__name__} without a text>"
-
-
-secrets = Secrets()
 
 
 class _Sink:
@@ -179,14 +129,6 @@ def log_output(stream: str, text: str) -> None:
 _output = get_logger("output")
 
 
-def hide_settings(settings: Settings) -> None:
-    """Mask the passwords in the settings from now on."""
-    from .urls import secrets as url_secrets
-
-    for url in (settings.database_url, *(entry.partition("=")[2] for entry in settings.bind_url)):
-        secrets.add(url_secrets(url) if url else ())
-
-
 def _add_level(_logger: object, method: str, event: Event) -> Event:
     event["level"] = event.pop("record_level", None) or method.replace("exception", "error")
     return event
@@ -209,7 +151,20 @@ def _render_exception(exc_info: Any) -> list[dict[str, Any]]:
 
 
 def _mask(_logger: object, _method: str, event: Event) -> Event:
-    return {key: secrets.hide(value) for key, value in event.items()}
+    return {
+        key: value if key in _NO_SECRET or _is_own(key, event) else secrets.hide(value)
+        for key, value in event.items()
+    }
+
+
+# A password can be a word like `info` or `database`: what no user wrote stays readable.
+_NO_SECRET = frozenset({"timestamp", "level", "logger"})
+
+
+def _is_own(key: str, event: Event) -> bool:
+    """Tell whether it is the name of an event of ours."""
+    logger = str(event.get("logger"))
+    return key == "event" and (logger == "output" or logger.partition(".")[0] == __package__)
 
 
 def _order(_logger: object, _method: str, event: Event) -> Event:
@@ -284,7 +239,7 @@ def _get_message(record: logging.LogRecord) -> str:
         return record.getMessage()
     except Exception:  # noqa: BLE001 - a wrong format string must not cost the line
         arguments = record.args.values() if isinstance(record.args, dict) else record.args or ()
-        return " ".join([_describe(record.msg), *map(_describe, arguments)])
+        return " ".join([describe(record.msg), *map(describe, arguments)])
 
 
 def _is_noise(record: logging.LogRecord) -> bool:

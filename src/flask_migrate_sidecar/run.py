@@ -33,7 +33,8 @@ from .errors import (
 )
 from .explanation import explain
 from .lock import LockTarget, hold_locks, read_holder
-from .log import bind_everywhere, get_logger, secrets
+from .log import bind_everywhere, get_logger
+from .masking import secrets
 from .migrations import (
     Observer,
     ancestors,
