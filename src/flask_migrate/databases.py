@@ -46,7 +46,7 @@ def check_binds(config: Config) -> tuple[str, ...]:
     selected = selected_binds(config)
     if not selected:
         return ()
-    known = [name or MAIN_DATABASE for name in list_databases()]
+    known = sorted(name or MAIN_DATABASE for name in list_databases())
     unknown = sorted({*selected} - {*known})
     if unknown:
         raise CommandError(

@@ -61,16 +61,14 @@ def explain_errors(config: Config, found: Collection[str]) -> Iterator[None]:
 def _explain_refusal(error: CommandError, config: Config, found: Collection[str]) -> None:
     cause = error.__cause__
     if isinstance(cause, MultipleHeads):
-        raise CommandError(
-            f"{error} The heads are {_join(cause.heads)}; the command 'merge heads' joins them."
-        ) from error
+        raise CommandError(f"{error} {_name_heads(cause.heads)}") from error
     if isinstance(cause, ResolutionError):
         _explain_unknown(error, str(cause.argument), config, found)
     if str(error).startswith("Target database is not up to date"):
-        heads = _join(ScriptDirectory.from_config(config).get_heads())
+        heads = ScriptDirectory.from_config(config).get_heads()
         raise CommandError(
-            f"Target database is not up to date: it is at {_join(found) or 'nothing'}, "
-            f"the head is {heads}. Upgrade it first."
+            f"Target database is not up to date: it is at {_join(found) or 'nothing'}. "
+            + (f"The head is {heads[0]}: upgrade first." if len(heads) == 1 else _name_heads(heads))
         ) from error
 
 
@@ -88,6 +86,10 @@ def _explain_unknown(
         f"Can't locate revision identified by '{argument}' in {folder}. The command 'history' "
         "lists the revisions."
     ) from error
+
+
+def _name_heads(heads: Iterable[str]) -> str:
+    return f"The heads are {_join(heads)}; the command 'merge heads' joins them."
 
 
 def _explain_file(error: OSError) -> None:

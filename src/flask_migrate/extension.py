@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -190,6 +189,8 @@ class Migrate:
             x_arg: one or more `-x` arguments for `env.py`.
             opts: names that are set to True in `config.cmd_opts`, or names with values.
         """
+        from argparse import Namespace
+
         from .config import load_config
 
         group = group_options()

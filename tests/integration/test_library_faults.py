@@ -258,9 +258,9 @@ def test_database_not_up_to_date(tmp_path: Path) -> None:
         "db migrate",
         fail=True,
     )
-    assert "it is at nothing, the head is bb" in empty.stderr
+    assert "it is at nothing. The head is bb" in empty.stderr
     *_, behind = flask(tmp_path, "db upgrade aa", "db check", fail=True)
-    assert "it is at aa, the head is bb" in behind.stderr
+    assert "it is at aa. The head is bb" in behind.stderr
 
 
 def test_no_models_were_imported(tmp_path: Path) -> None:

@@ -1,0 +1,33 @@
+"""What `py.typed` promises: programs of users pass, and fail, `mypy --strict`."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import flask_migrate
+from flask_migrate import __all__ as public
+
+TYPING = Path(__file__).parents[1] / "typing"
+SOURCES = Path(flask_migrate.__file__).parents[1]
+
+
+@pytest.mark.parametrize("name", ["program.py", "mistakes.py"])
+def test_users_program(name: str, tmp_path: Path) -> None:
+    """The program has no error; in the other one each `type: ignore` is needed."""
+    (tmp_path / "mypy.ini").write_text(f"[mypy]\nmypy_path = {SOURCES}\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--config-file", "mypy.ini", TYPING / name],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Success: no issues found" in done.stdout, done.stdout + done.stderr
+
+
+def test_program_calls_every_public_name() -> None:
+    """No public name is missing in the program."""
+    text = (TYPING / "program.py").read_text().split("flask_migrate import (")[1]
+    assert {name for name in public if text.count(name) < 2} == set()
