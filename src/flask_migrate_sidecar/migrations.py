@@ -67,6 +67,7 @@ class Observer:
     after: dict[str, tuple[str, ...]] = field(default_factory=dict)
     applied: list[Step] = field(default_factory=list)
     running: Step | None = None
+    is_transactional: bool = True
     version_tables: dict[str, tuple[str | None, str]] = field(default_factory=dict)
     engine_name: str | None = None
     names: Mapping[str, str] = field(default_factory=dict)
@@ -144,6 +145,7 @@ class Observer:
         for number, (step, raw) in enumerate(zip(steps, pending, strict=True), start=1):
             self.on_step()
             self.running, started = step, monotonic()
+            self.is_transactional = bool(context.impl.transactional_ddl)
             yield raw
             self.running = None
             self.applied.append(step)

@@ -585,13 +585,18 @@ def print_status(states: dict[str, dict[str, Any]], form: str, results: Any) -> 
 
 
 def split_applied(observer: Observer, script: ScriptDirectory, after: Readings) -> dict[str, Any]:
-    """Tell the revisions that stayed from those that were rolled back."""
-    kept: list[str | None] = []
-    rolled_back: list[str | None] = []
-    for step in observer.applied:
+    """Tell the revisions that stayed from those that were rolled back.
+
+    Where DDL is not transactional (MariaDB, SQLite), the one that failed may have left its first
+    statements behind: it is neither.
+    """
+    found: dict[str, list[str | None]] = {"kept": [], "rolled_back": []}
+    running = [observer.running] if observer.running is not None else []
+    for step in [*observer.applied, *running]:
         there = step.revision in ancestors(script, after.get(step.database, ()))
         stayed = there if step.direction == "upgrade" else not there
-        (kept if stayed else rolled_back).append(step.revision)
-    if observer.running is not None:
-        rolled_back.append(observer.running.revision)
-    return {"kept": kept, "rolled_back": rolled_back}
+        gone = "rolled_back"
+        if step is observer.running and not observer.is_transactional:
+            gone = "unfinished"
+        found.setdefault("kept" if stayed else gone, []).append(step.revision)
+    return found
