@@ -17,7 +17,7 @@ from flask.cli import NoAppException, ScriptInfo
 from sqlalchemy import URL, Engine, event
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
-from .databases import DEFAULT, Database, identity, parse_url, sync_url
+from .databases import DEFAULT, Database, identity, parse_url
 from .databases import secrets as url_secrets
 from .errors import AppError, ConfigurationError, RefusedError, SidecarError, UnavailableError
 from .log import get_logger
@@ -249,7 +249,7 @@ def list_databases(application: Application, settings: Settings) -> list[Databas
         override = given.pop(key, None)
         target = url if override is None else _check_override(name, url, override)
         secrets.add(url_secrets(url) | url_secrets(target))
-        databases.append(Database(name, sync_url(target), _connect_args(app, name)))
+        databases.append(Database.of_app(name, target, _connect_args(app, name)))
         if target != url:
             connect_elsewhere(url, target)
     unknown = [name for name, url in given.items() if url]

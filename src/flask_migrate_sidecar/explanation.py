@@ -136,7 +136,7 @@ def _explain_loading(error: BaseException) -> SidecarError:
     text = f"{type(error).__name__}: {error}"
     if isinstance(error, UserWarning):
         return HistoryError(str(error), hint="'history' and the folder's files show the clash")
-    elif isinstance(error, SyntaxError):
+    if isinstance(error, SyntaxError):
         text = f"{type(error).__name__}: {error.msg} (line {error.lineno})"
     return HistoryError(
         f"the revisions cannot be loaded: {text}",

@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from . import __version__
 from .application import Application, enter_folder, list_databases, load_application
 from .command_line import CommandLine, parse_command_line
-from .databases import DEFAULT, Database, is_memory, parse_url, sync_url
+from .databases import DEFAULT, Database, is_memory, parse_url
 from .databases import secrets as url_secrets
 from .errors import (
     ConfigurationError,
@@ -32,7 +32,7 @@ from .errors import (
     UsageError,
 )
 from .explanation import explain
-from .lock import LockTarget, hold_locks, read_holder
+from .lock import LockTarget, choose_kind, hold_locks, read_holder
 from .log import bind_everywhere, get_logger
 from .masking import secrets
 from .migrations import (
@@ -128,7 +128,7 @@ class Run:
             if text:
                 url = parse_url(text, name=name)
                 secrets.add(url_secrets(url))
-                databases.append(Database(name, sync_url(url)))
+                databases.append(Database.of_app(name, url))
         if databases and self.line.command != "status":
             self.wait(databases, writes=False)
 
@@ -445,11 +445,10 @@ class Run:
         if not is_memory(database.url):
             table = self.observer.version_tables.get(database.name, (None, "alembic_version"))
             with suppress(SidecarError):
-                held, holder = read_holder(
-                    LockTarget(database, *table),
-                    kind=self.settings.lock,
-                    connect_timeout=self.settings.connect_timeout,
-                )
+                timeout = self.settings.connect_timeout
+                lock["kind"], _ = choose_kind(self.settings.lock, database, timeout)
+                target = LockTarget(database, *table)
+                held, holder = read_holder(target, kind=lock["kind"], connect_timeout=timeout)
                 lock |= {"held": held, "holder": holder.describe() if holder else None}
         return {**describe_revisions(script, current), "lock": lock}
 

@@ -11,8 +11,8 @@ from uuid import uuid4
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from flask_migrate_sidecar.errors import RefusedError
+from flask_migrate_sidecar.log import get_logger
 
-from ..log import get_logger
 from .base import Holder, Lock, LockTarget
 from .choose import WATCH_SECONDS, Choice, LockOptions, choose_kind, make_lock
 from .table import LEASE_SECONDS

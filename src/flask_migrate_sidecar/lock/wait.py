@@ -10,8 +10,8 @@ from typing import Final
 from sqlalchemy.exc import DBAPIError
 
 from flask_migrate_sidecar.errors import LockedError, RefusedError, UnavailableError
+from flask_migrate_sidecar.log import get_logger
 
-from ..log import get_logger
 from .base import Holder, Lock
 from .choose import Choice
 from .connection import is_unavailable

@@ -1,0 +1,182 @@
+"""`wait head`, `wait database`, `status` and `--if-ahead`: how code and database compare."""
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import RunCommand
+from racing import await_event, finish, race, start, write_app
+from servers import MariaDB, Postgres
+
+QUICK = "    pass"
+
+
+@pytest.fixture
+def new_app(tmp_path: Path) -> Path:
+    """Write the newer code, with three revisions."""
+    return write_app(tmp_path / "new", [QUICK, QUICK])
+
+
+@pytest.fixture
+def old_app(tmp_path: Path) -> Path:
+    """Write the older code, which has the first two of them."""
+    return write_app(tmp_path / "old", [QUICK])
+
+
+def read_status(sidecar: RunCommand, folder: Path, url: str) -> dict[str, Any]:
+    """Run `status` and give what it says of the main database."""
+    result = sidecar(folder, "status", env={"DATABASE_URL": url})
+    assert result.returncode == 0, result.stderr
+    status = json.loads(result.stdout)
+    assert status["version"] == 1
+    state: dict[str, Any] = status["databases"]["default"]
+    return state
+
+
+def test_status_follows_an_upgrade(new_app: Path, database_url: str, sidecar: RunCommand) -> None:
+    """`status` says empty, behind and at_head, with what is pending; it changes nothing."""
+    env = {"DATABASE_URL": database_url}
+    empty = read_status(sidecar, new_app, database_url)
+    assert (empty["state"], empty["current"], len(empty["pending"])) == ("empty", [], 3)
+    sidecar(new_app, "db", "upgrade", "r2", env=env)
+    behind = read_status(sidecar, new_app, database_url)
+    assert (behind["state"], behind["current"], behind["heads"]) == ("behind", ["r2"], ["r3"])
+    assert behind["pending"] == [{"revision": "r3", "message": "step 3"}]
+    sidecar(new_app, "db", "upgrade", env=env)
+    assert read_status(sidecar, new_app, database_url)["state"] == "at_head"
+
+
+def test_rolled_back_app_under_a_newer_database(
+    new_app: Path, old_app: Path, database_url: str, sidecar: RunCommand
+) -> None:
+    """Older code refuses with 9, passes where it is told to ignore it, and its pods may start."""
+    env = {"DATABASE_URL": database_url}
+    sidecar(new_app, "db", "upgrade", env=env)
+    refused = sidecar(old_app, "db", "upgrade", env=env)
+    assert refused.returncode == 9
+    assert "r3" in json.loads(refused.stderr.splitlines()[-1])["error"]["message"]
+    assert sidecar(old_app, "--if-ahead", "ignore", "db", "upgrade", env=env).returncode == 0
+    assert sidecar(old_app, "wait", "head", env=env).returncode == 0
+    for command in (("downgrade",), ("stamp", "head"), ("current",)):
+        assert sidecar(old_app, "db", *command, env=env).returncode == 9
+    state = read_status(sidecar, old_app, database_url)
+    assert (state["state"], state["unknown"]) == ("ahead", ["r3"])
+
+
+def test_ahead_and_behind_at_once_is_refused(
+    tmp_path: Path, copy_app: Any, sidecar: RunCommand
+) -> None:
+    """With one database ahead and another behind, `--if-ahead ignore` runs nothing: 9."""
+    app = copy_app("multidb")
+    urls = {
+        name: f"sqlite:///{tmp_path / name}.db"
+        for name in ("DATABASE_URL", "USERS_DATABASE_URL", "AUDIT_DATABASE_URL")
+    }
+    assert sidecar(app, "db", "upgrade", "5c1f7e20a9d4", env=urls).returncode == 0
+    with sqlite3.connect(tmp_path / "DATABASE_URL.db") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'feedbeef0000'")
+    connection.close()
+    result = sidecar(app, "--if-ahead", "ignore", "db", "upgrade", env=urls)
+    assert result.returncode == 9
+    assert '"migration.applied"' not in result.stderr
+
+
+def test_gate_opens_when_the_job_is_done(new_app: Path, database_url: str) -> None:
+    """`wait head` returns once another process has brought the database to the head."""
+    env = {"DATABASE_URL": database_url}
+    gate = start(new_app, ("wait", "head"), env)
+    await_event(gate, "head.waiting")
+    assert race(new_app, [env])[0].code == 0
+    replica = finish(gate)
+    assert replica.code == 0
+    assert not replica.named("migration.applied")
+    assert not replica.named("lock.acquired")
+
+
+def test_gate_ends_with_its_timeout(new_app: Path, database_url: str, sidecar: RunCommand) -> None:
+    """A database that is never at the head ends `wait head` with 10, and is told in the error."""
+    env = {"DATABASE_URL": database_url, "MIGRATE_HEAD_TIMEOUT": "1"}
+    result = sidecar(new_app, "wait", "head", env=env)
+    assert result.returncode == 10
+    assert json.loads(result.stderr.splitlines()[-1])["states"] == {"default": "empty"}
+
+
+def test_gate_without_a_server_is_unavailable(new_app: Path, sidecar: RunCommand) -> None:
+    """A database that was never reachable ends `wait head` with 5."""
+    env = {"DATABASE_URL": "postgresql+psycopg://u:p@127.0.0.1:1/x", "MIGRATE_HEAD_TIMEOUT": "1"}
+    assert sidecar(new_app, "wait", "head", env=env).returncode == 5
+
+
+def test_wait_database_returns_when_it_answers(
+    new_app: Path, database_url: str, sidecar: RunCommand
+) -> None:
+    """`wait database` ends with 0 and the server's version once a query is answered."""
+    result = sidecar(new_app, "wait", "database", env={"DATABASE_URL": database_url})
+    assert result.returncode == 0
+    [ready] = [json.loads(line) for line in result.stderr.splitlines() if "database.ready" in line]
+    assert ready["server_version"]
+
+
+def test_status_of_an_unreachable_database(new_app: Path, sidecar: RunCommand) -> None:
+    """`status` prints its JSON even if a database cannot be read, and ends with 5."""
+    result = sidecar(
+        new_app, "status", env={"DATABASE_URL": "postgresql+psycopg://u:p@127.0.0.1:1/x"}
+    )
+    assert result.returncode == 5
+    assert json.loads(result.stdout)["databases"]["default"]["state"] == "unreachable"
+
+
+def test_status_names_the_holder_of_the_lock(
+    tmp_path: Path, database_url: str, sidecar: RunCommand
+) -> None:
+    """While a migration runs, `status` says who holds the lock, without taking it."""
+    app = write_app(tmp_path / "slow", ["    time.sleep(3)"])
+    holder = start(app, ("db", "upgrade"), {"DATABASE_URL": database_url})
+    await_event(holder, "lock.acquired")
+    lock = read_status(sidecar, app, database_url)["lock"]
+    assert finish(holder).code == 0
+    assert lock["held"]
+    assert lock["holder"]["pid"]
+    assert lock["kind"] != "auto"
+
+
+def test_upgrade_elsewhere(new_app: Path, postgres: Postgres, sidecar: RunCommand) -> None:
+    """`--database-url` leads every connection to another server, the app's own engine included."""
+    database = postgres.create_database()
+    env = {"DATABASE_URL": "postgresql+psycopg://nobody:no@127.0.0.1:1/nowhere"}
+    result = sidecar(new_app, "--database-url", database.url(), "db", "upgrade", env=env)
+    assert result.returncode == 0, result.stderr
+    assert read_status(sidecar, new_app, database.url())["state"] == "at_head"
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql"])
+def test_bare_postgresql_url(
+    new_app: Path, postgres: Postgres, sidecar: RunCommand, scheme: str
+) -> None:
+    """A URL as platforms hand it out works with the driver that is installed."""
+    database = postgres.create_database()
+    bare = database.url("").replace("postgresql", scheme, 1)
+    result = sidecar(
+        new_app,
+        "--database-url",
+        bare,
+        "db",
+        "upgrade",
+        env={
+            "DATABASE_URL": "postgresql+psycopg2://nobody:no@127.0.0.1:1/nowhere",
+        },
+    )
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("scheme", ["mysql", "mariadb"])
+def test_bare_mysql_url(new_app: Path, mariadb: MariaDB, sidecar: RunCommand, scheme: str) -> None:
+    """The same for MariaDB and MySQL."""
+    database = mariadb.create_database()
+    bare = database.url("").replace("mysql", scheme, 1)
+    env = {"DATABASE_URL": f"{scheme}+pymysql://nobody:no@127.0.0.1:1/nowhere"}
+    result = sidecar(new_app, "--database-url", bare, "db", "upgrade", env=env)
+    assert result.returncode == 0, result.stderr
