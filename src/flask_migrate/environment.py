@@ -25,7 +25,7 @@ from flask import current_app
 
 from .config import version_text
 from .databases import MAIN_DATABASE, check_binds, list_databases, selected_binds
-from .diagnosis import explain_errors, warn_without_models
+from .diagnosis import Seen, explain_errors, warn_without_models
 from .isolation import keep_process
 
 if TYPE_CHECKING:
@@ -34,8 +34,7 @@ if TYPE_CHECKING:
 # Alembic's proxies `alembic.context` and `alembic.op` exist once in a process.
 _lock = threading.RLock()
 
-# The revisions that the databases hold, as far as the running command has seen them.
-_found: ContextVar[set[str]] = ContextVar("_found")
+_seen: ContextVar[Seen] = ContextVar("_seen")
 
 
 # The sidecar's lock of kind `table`. Autogenerate would propose to drop it.
@@ -58,6 +57,7 @@ class Environment(EnvironmentContext):
 
     def __init__(self, config: Config, script: ScriptDirectory, **options: Any) -> None:
         super().__init__(config, script, **options)
+        _seen.get().comparison = self.context_opts.get("revision_context")
         function = self.context_opts.get("fn")
         if function is not None:
             self.context_opts["fn"] = _note_revisions(function)
@@ -94,7 +94,7 @@ def _note_revisions(function: Callable[..., Any]) -> Callable[..., Any]:
     """Remember which revisions the databases hold, for errors that can then name them."""
 
     def run(rev: Any, context: Any) -> Any:
-        _found.get().update(rev or ())
+        _seen.get().revisions.update(rev or ())
         return function(rev, context)
 
     return run
@@ -156,12 +156,12 @@ def run_command(name: str, config: Config, *args: Any, **options: Any) -> Any:
     command = _find_command(name, options)
     from_cli = config.attributes.get("configure_logger", False)
     with _lock, keep_process(from_cli=from_cli, selected=check_binds(config)):
-        token = _found.set(set())
+        token = _seen.set(Seen())
         try:
-            with explain_errors(config, _found.get()):
+            with explain_errors(config, _seen.get()):
                 return command(config, *args, **options)
         finally:
-            _found.reset(token)
+            _seen.reset(token)
 
 
 def _find_command(name: str, options: dict[str, Any]) -> Callable[..., Any]:
