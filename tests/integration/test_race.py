@@ -36,7 +36,8 @@ def app(tmp_path: Path) -> Path:
 
 def assert_all_well(replicas: list[Replica], url: str) -> None:
     """Hold the rule of this module."""
-    assert [replica.code for replica in replicas] == [0] * len(replicas)
+    failed = [replica.events[-1] for replica in replicas if replica.code]
+    assert not failed
     assert read_runs(url) == ONCE
     working = [r for r in replicas if r.named("migration.applied")]
     assert len(working) == 1
