@@ -16,9 +16,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from .attempts import Attempts
 from .command_line import CommandLine, format_help, parse_command_line
 from .errors import ConfigurationError, Interrupted, SidecarError
-from .packages import add_site_packages
+from .packages import Packages, add_site_packages
+from .reaper import leave_process_one
 from .settings import Settings, find_unknown, load_settings, read_setting
 
 if TYPE_CHECKING:
@@ -31,14 +33,17 @@ _ATEXIT_SECONDS = 3.0
 
 def main() -> NoReturn:
     """Run `flask-migrate` and end the process with its exit code."""
+    leave_process_one()
     os.environ["FLASK_MIGRATE_SIDECAR"] = "1"
-    line, error = CommandLine(), None
+    attempts = Attempts.take_over(os.environ)
+    forget_working_directory()
+    line, packages, error = CommandLine(), Packages(), None
     try:
         line = parse_command_line(sys.argv[1:])
         if line.help:
             sys.stdout.write(format_help())
             sys.exit(0)
-        prepare_packages(line, os.environ)
+        packages = prepare_packages(line, os.environ)
         if line.version:
             sys.stdout.write(format_versions())
             sys.exit(0)
@@ -48,14 +53,23 @@ def main() -> NoReturn:
         import structlog  # noqa: F401 - see whether the extra is installed
     except ModuleNotFoundError:
         sys.exit(report_missing_extra())
-    Process(line).run(error)
+    Process(line, packages, attempts).run(error)
 
 
-def prepare_packages(line: CommandLine, environ: Mapping[str, str]) -> None:
+def forget_working_directory() -> None:
+    """Look for our own imports elsewhere: the application's modules may be called like Flask's.
+
+    `python -m` puts the working directory first on the path; it comes back with the application.
+    """
+    if not sys.flags.safe_path and sys.path[:1] == [str(Path.cwd())]:
+        del sys.path[0]
+
+
+def prepare_packages(line: CommandLine, environ: Mapping[str, str]) -> Packages:
     """Let the application's own packages be found before ours."""
     folders = read_setting("site_packages", line.flags, environ)
     beside = [*read_setting("app_dir", line.flags, environ), "."][0]
-    add_site_packages(folders, beside=Path(beside).absolute())
+    return add_site_packages(folders, beside=Path(beside).absolute())
 
 
 def format_versions() -> str:
@@ -92,13 +106,17 @@ class Process:
 
     Args:
         line: the command line.
+        packages: where packages are searched.
+        attempts: what processes before this one went through.
     """
 
-    def __init__(self, line: CommandLine) -> None:
+    def __init__(self, line: CommandLine, packages: Packages, attempts: Attempts) -> None:
         from . import log, signals
         from .streams import Streams
 
         self.line = line
+        self.packages = packages
+        self.attempts = attempts
         self.log = log.get_logger("flask_migrate_sidecar")
         self.streams: Streams = Streams(log.log_output)
         self.interruption = signals.Interruption(self.leave)
@@ -143,7 +161,14 @@ class Process:
     def _execute(self, settings: Settings) -> dict[str, Any]:
         from .run import Run
 
-        self.current = Run(self.line, settings, self.streams, self.interruption)
+        self.current = Run(
+            self.line,
+            settings,
+            self.streams,
+            self.interruption,
+            packages=self.packages,
+            attempts=self.attempts,
+        )
         for variable, meant in find_unknown(os.environ).items():
             self.current.warnings.append({"variable": variable, "meant": meant})
         return self.current.execute()
