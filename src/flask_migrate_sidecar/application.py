@@ -3,35 +3,40 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
-from flask.cli import NoAppException, ScriptInfo
+from flask.cli import NoAppException
 from sqlalchemy import URL, Engine, event
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from .databases import DEFAULT, Database, identity, parse_url
 from .databases import secrets as url_secrets
-from .errors import AppError, ConfigurationError, RefusedError, SidecarError, UnavailableError
+from .discovery import find_application
+from .errors import AppError, ConfigurationError, Interrupted, SidecarError
+from .import_failure import explain_import_error, find_database_error
+from .import_limit import ImportTimeoutError, limit_time
 from .log import get_logger
 from .masking import secrets
+from .migrations_only import (
+    MIGRATIONS_ONLY,
+    describe_drivers,
+    make_application,
+    wants_migrations_only,
+)
+from .origins import warn_of_upstream
 from .settings import Settings, normalise_bind
-from .wait import Verdict, classify
 
 if TYPE_CHECKING:
     from flask import Flask
 
 logger = get_logger(__name__)
 
-NO_APP = "none"
-DRIVERS = frozenset({"psycopg", "psycopg2", "pymysql", "MySQLdb", "asyncpg", "aiosqlite"})
+MOUNTED = "mounted"
 
 
 @dataclass(frozen=True)
@@ -75,121 +80,66 @@ def enter_folder(settings: Settings) -> Path:
     return folder
 
 
-def load_application(settings: Settings) -> Application:
-    """Import or create the application.
+def load_application(
+    settings: Settings,
+    arguments: Sequence[str] = (),
+    force: Callable[[Any], NoReturn] | None = None,
+) -> Application:
+    """Import or create the application, or make one around the migrations alone.
+
+    Args:
+        settings: the settings.
+        arguments: what stands behind the command; `-d` there names a repository.
+        force: ends the process where an import ends neither by itself nor at `--app-timeout`.
 
     Raises:
         ConfigurationError: there is nothing to import; the driver of its database is missing.
         AppError: it cannot be imported or created, or has no `Migrate`.
         UnavailableError, RefusedError: it queries its database at import, and that failed.
     """
-    started = monotonic()
-    with _limit_time(settings.app_timeout):
-        app = _import_application(settings.app)
-    application = _inspect(app)
+    started, folder = monotonic(), Path.cwd()
+    if wants_migrations_only(settings, arguments):
+        app, source = make_application(settings, os.environ, arguments), MIGRATIONS_ONLY
+    else:
+        with limit_time(settings.app_timeout, force):
+            app, source = _import_application(settings.app), MOUNTED
+    # Some applications change it at import, and the repository's path is relative to it.
+    os.chdir(folder)
+    application = _inspect(app, source)
     logger.info(
         "app.loaded",
         app=app.import_name,
-        source=application.source,
-        folder=str(Path.cwd()),
+        source=source,
+        folder=str(folder),
         duration_ms=round((monotonic() - started) * 1000),
+        **({"drivers": describe_drivers(app)} if source == MIGRATIONS_ONLY else {}),
     )
+    warn_of_upstream(application.group)
     return application
 
 
 def _import_application(name: str | None) -> Flask:
-    if name is None and not _is_discoverable():
-        raise ConfigurationError(
-            f"there is no application in {Path.cwd()}: neither wsgi.py nor app.py",
-            hint="mount the application there, or name it with --app or --app-dir",
-        )
     try:
-        return ScriptInfo(app_import_path=name).load_app()
+        return find_application(name)
     except NoAppException as error:
         cause = error.__cause__ or error.__context__
         if isinstance(cause, (ImportError, SyntaxError)):
             raise explain_import_error(cause, name) from cause
+        if cause is not None and find_database_error(cause) is not None:
+            raise explain_import_error(cause, name) from cause
         raise AppError(
             str(error).strip().splitlines()[0],
-            hint="name the application as --app MODULE:NAME or --app 'MODULE:FACTORY(ARGUMENTS)'",
+            hint="name the application as --app MODULE:NAME or --app 'MODULE:FACTORY(ARGUMENTS)', "
+            "or run the migrations without it: --app none",
         ) from error
-    except SidecarError:
+    except (SidecarError, Interrupted, ImportTimeoutError):
         raise
-    except SystemExit as error:
-        raise AppError(
-            f"the application ended the process while it was imported (exit code {error.code})",
-            hint="it must not call sys.exit() at import; FLASK_MIGRATE_SIDECAR=1 tells it apart",
-        ) from error
-    except Exception as error:
+    except BaseException as error:
+        # Also SystemExit, a KeyboardInterrupt that no signal sent, and what else derives from it.
         raise explain_import_error(error, name) from error
 
 
-def _is_discoverable() -> bool:
-    """Tell whether `flask` would find something by itself."""
-    here = Path.cwd()
-    return any(
-        (here / name).exists()
-        for name in ("wsgi.py", "app.py", "wsgi/__init__.py", "app/__init__.py")
-    )
-
-
-def explain_import_error(error: BaseException, name: str | None = None) -> SidecarError:
-    """Turn what an import raised into an error with the right exit code."""
-    if isinstance(error, (ArgumentError, NoSuchModuleError)):
-        return ConfigurationError(
-            "the application's database URL is malformed or names an unknown dialect: "
-            + str(error).splitlines()[0],
-            hint="check SQLALCHEMY_DATABASE_URI and SQLALCHEMY_BINDS",
-        )
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        return _explain_missing(error.name, name)
-    if isinstance(error, DBAPIError) and error.orig is not None:
-        return explain_database_error(error)
-    subject = f"the application {name}" if name else "the application"
-    return AppError(
-        f"{subject} could not be loaded: {type(error).__name__}: {error}",
-        hint="the traceback in this line shows where; 'flask routes' fails in the same way",
-    )
-
-
-def _explain_missing(module: str, name: str | None) -> SidecarError:
-    if name is not None and name.partition(":")[0] == module:
-        return AppError(
-            f"there is no application {name!r} in {Path.cwd()}",
-            hint="check --app, and what is mounted at --app-dir",
-        )
-    if module.partition(".")[0] in DRIVERS:
-        return ConfigurationError(
-            f"the database driver {module!r} is not installed",
-            hint=f"install {module}, or add the application's packages with --site-packages",
-        )
-    return AppError(
-        f"the application imports {module!r}, which is not installed",
-        hint=f"bring the module {module!r}: --site-packages with the application's own packages, "
-        "an image derived from this one, or --app none with only the migrations",
-    )
-
-
-def explain_database_error(error: DBAPIError) -> SidecarError:
-    """Turn an error of a query at import into one that says whether to try again."""
-    verdict, reason = classify(error, URL.create(_guess_backend(error)))
-    kind = RefusedError if verdict is Verdict.REFUSED else UnavailableError
-    return kind(
-        f"the application queries its database while it is imported, and that failed: {reason}",
-        hint="move the query out of the factory, or give the URL as --database-url, so that it is "
-        "waited for before the import",
-        reason=reason,
-    )
-
-
-def _guess_backend(error: DBAPIError) -> str:
-    module = type(error.orig).__module__.partition(".")[0]
-    return {"psycopg": "postgresql", "psycopg2": "postgresql", "sqlite3": "sqlite"}.get(
-        module, "mysql"
-    )
-
-
-def _inspect(app: Flask) -> Application:
+def _inspect(app: Flask, source: str) -> Application:
     """Find the migration commands of the application."""
     state = app.extensions.get("migrate")
     if state is None or not hasattr(state, "migrate"):
@@ -199,40 +149,16 @@ def _inspect(app: Flask) -> Application:
         )
     name = getattr(state.migrate, "command", None) or "db"
     group = app.cli.commands.get(name)
+    if not isinstance(group, click.Group) and not hasattr(state.migrate, "command"):
+        # Flask-Migrate 3 does not add its commands to the application: Flask finds them by their
+        # entry point, which `flask_migrate.cli.db` is.
+        from flask_migrate.cli import db as group
     if not isinstance(group, click.Group):
         raise AppError(
             f"the application {app.import_name!r} has no group of commands called {name!r}",
             hint="call Migrate.init_app() where the application is created",
         )
-    return Application(app, state, group, "mounted")
-
-
-class _ImportTimeout(BaseException):
-    """Ends an import; no `except Exception` of the application may swallow it."""
-
-
-@contextmanager
-def _limit_time(seconds: float | None) -> Iterator[None]:
-    """Raise where the import takes longer than the setting allows."""
-    if not seconds:
-        yield
-        return
-
-    def stop(*_: object) -> None:
-        raise _ImportTimeout
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    except _ImportTimeout as error:
-        raise AppError(
-            f"the import of the application took longer than {seconds:g} s",
-            hint="the traceback shows where it was; raise --app-timeout if that is expected",
-        ) from error
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+    return Application(app, state, group, source)
 
 
 def list_databases(application: Application, settings: Settings) -> list[Database]:

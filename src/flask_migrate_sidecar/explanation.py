@@ -13,7 +13,6 @@ from alembic.script.revision import MultipleHeads, RevisionError
 from alembic.util import CommandError
 from sqlalchemy.exc import DBAPIError
 
-from .application import explain_import_error
 from .errors import (
     ConfigurationError,
     HistoryError,
@@ -25,6 +24,8 @@ from .errors import (
     UnavailableError,
     UsageError,
 )
+from .import_failure import explain_import_error
+from .migrations_only import MissingKeyError
 from .wait import is_disconnect
 
 # SQLSTATE and MariaDB error numbers.
@@ -44,7 +45,7 @@ _PENDING = {
 }
 
 
-def explain(  # noqa: PLR0911 - a table of cases, read from top to bottom
+def explain(  # noqa: C901, PLR0911 - a table of cases, read from top to bottom
     error: BaseException, *, repository: str | None = None
 ) -> SidecarError:
     """Turn whatever a command raised into an error that knows its exit code.
@@ -63,6 +64,8 @@ def explain(  # noqa: PLR0911 - a table of cases, read from top to bottom
         return PendingError(str(error).splitlines()[0], hint=_PENDING[type(error).__name__])
     if isinstance(error, DBAPIError):
         return _explain_database(error)
+    if isinstance(error, MissingKeyError):
+        return _explain_missing_key(error, repository)
     if _was_loading(error) or _MISFIT.search(str(error)):
         return _explain_loading(error)
     if isinstance(error, (CommandError, RevisionError)):
@@ -77,6 +80,16 @@ def explain(  # noqa: PLR0911 - a table of cases, read from top to bottom
     text = f"{type(error).__name__}: {error}"
     where = _locate(error, repository)
     return MigrationError(text, hint=f"raised at {where}" if where else None)
+
+
+def _explain_missing_key(error: MissingKeyError, repository: str | None) -> MigrationError:
+    where = _find_file(error) or _locate(error, repository)
+    return MigrationError(
+        f"{where} reads current_app.config[{error.key!r}], which is not set",
+        hint=error.hint,
+        key=error.key,
+        file=where,
+    )
 
 
 def _explain_database(error: DBAPIError) -> SidecarError:
@@ -153,11 +166,8 @@ def _find_file(error: BaseException) -> str | None:
 
 
 def _explain_import(error: ImportError, repository: str | None) -> SidecarError:
-    explained = explain_import_error(error)
     where = _find_file(error) or _locate(error, repository)
-    if where:
-        explained.hint = f"imported by {where}; {explained.hint}"
-    return explained
+    return explain_import_error(error, importer=where)
 
 
 _MESSAGES: tuple[tuple[str, type[SidecarError], str], ...] = (

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 import random
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
-from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
@@ -17,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from sqlalchemy.exc import DBAPIError
 
-from . import __version__
 from .application import Application, enter_folder, list_databases, load_application
+from .attempts import Attempts
 from .command_line import CommandLine, parse_command_line
 from .databases import DEFAULT, Database, is_memory, parse_url
 from .databases import secrets as url_secrets
@@ -45,6 +42,9 @@ from .migrations import (
     send_results_to,
     strict_history,
 )
+from .migrations_only import refuse_comparing
+from .origins import log_start
+from .packages import Packages
 from .settings import Settings
 from .subcommand import Subcommand, own_options, parse_subcommand
 from .wait import wait_for_databases
@@ -69,6 +69,8 @@ class Run:
         settings: the settings.
         streams: where results go.
         interruption: is told how to cancel what runs.
+        packages: where packages are searched.
+        attempts: what processes before this one went through.
         warnings: what is odd about the settings, logged behind the first line.
     """
 
@@ -76,6 +78,8 @@ class Run:
     settings: Settings
     streams: Streams
     interruption: Interruption
+    packages: Packages
+    attempts: Attempts
     warnings: list[dict[str, Any]] = field(default_factory=list)
     started: float = field(default_factory=monotonic)
     observer: Observer = field(default_factory=Observer)
@@ -97,9 +101,10 @@ class Run:
                 if self.line.command
                 else f"a command is needed; the commands are {known}"
             )
-        log_start(self.line, self.settings)
-        for fields in self.warnings:
-            logger.warning("settings.unknown", **fields)
+        if self.attempts.is_first:
+            log_start(self.line, self.settings, self.packages)
+            for fields in self.warnings:
+                logger.warning("settings.unknown", **fields)
         command()
         return self.summarise()
 
@@ -109,7 +114,7 @@ class Run:
         """Load the application; a database whose URL is known is waited for before."""
         enter_folder(self.settings)
         self._wait_for_known()
-        application = load_application(self.settings)
+        application = self._import()
         self.application = application
         self.interruption.reinstall()
         with application.app.app_context():
@@ -119,6 +124,14 @@ class Run:
         self.interruption.cancel = self.observer.cancel
         send_results_to(application, self.streams.results)
         return application, databases
+
+    def _import(self) -> Application:
+        """Load the application; where it queries a database that is not ready, begin anew."""
+        try:
+            return load_application(self.settings, self.line.arguments, self.interruption.force)
+        except (UnavailableError, RefusedError) as error:
+            is_gate = (self.line.command, *self.line.arguments[:1]) == ("wait", "head")
+            self.attempts.try_again(error, self.settings, self.streams, is_gate=is_gate)
 
     def _wait_for_known(self) -> None:
         """Wait for databases that the settings name: factories query at import."""
@@ -173,13 +186,15 @@ class Run:
         )
         directory = self.settings.directory
         if directory:
-            application.state.migrate.directory = directory
+            # Upstream reads one of them in `init`, the other elsewhere.
+            application.state.migrate.directory = application.state.directory = directory
         try:
             with self.streams.released():
                 subcommand = parse_subcommand(application, line.arguments, directory=directory)
         except click.exceptions.Exit:
             return  # --help was printed
         bind_everywhere(command=subcommand.name)
+        refuse_comparing(application, subcommand)
         with application.app.app_context(), ExitStack() as stack:
             subcommand.prepare(stack)
             if subcommand.name in {"init", "list-templates"}:
@@ -451,37 +466,6 @@ class Run:
                 held, holder = read_holder(target, kind=lock["kind"], connect_timeout=timeout)
                 lock |= {"held": held, "holder": holder.describe() if holder else None}
         return {**describe_revisions(script, current), "lock": lock}
-
-
-def log_start(line: CommandLine, settings: Settings) -> None:
-    """Log the first line: what runs, with which settings and versions."""
-    versions = {"python": {"version": sys.version.split()[0], "from": sys.prefix}}
-    for module, names in {
-        "flask": ("flask",),
-        "flask_sqlalchemy": ("flask-sqlalchemy",),
-        "sqlalchemy": ("sqlalchemy",),
-        "alembic": ("alembic",),
-        "flask_migrate": ("flask-migrate-sidecar", "flask-migrate"),
-    }.items():
-        versions[module] = describe_package(module, names)
-    logger.info(
-        "sidecar.started",
-        version=__version__,
-        arguments=[line.command, *line.arguments],
-        settings=settings.describe(),
-        versions=versions,
-    )
-
-
-def describe_package(module: str, names: Sequence[str]) -> dict[str, str]:
-    """Give the version of a package, and where it would be imported from."""
-    spec = find_spec(module)
-    for name in names:
-        with suppress(metadata.PackageNotFoundError):
-            version = metadata.version(name)
-            origin = str(Path(spec.origin).parent.parent) if spec and spec.origin else "?"
-            return {"version": version, "from": origin}
-    return {"version": "?", "from": str(spec.origin) if spec else "not installed"}
 
 
 def check_readable(ini: Path) -> None:

@@ -31,7 +31,7 @@ class Interruption:
     def __init__(self, force: Callable[[Interrupted], NoReturn]) -> None:
         self.received: Interrupted | None = None
         self.cancel: Callable[[], None] = lambda: None
-        self._force = force
+        self.force = force
         self._done = threading.Event()
 
     def handle(self, number: int, _frame: FrameType | None) -> None:
@@ -58,7 +58,7 @@ class Interruption:
                 with suppress(Exception):
                     self.cancel()
                 if not self._done.wait(_LAST_RESORT_SECONDS):
-                    self._force(Interrupted(signal.Signals(number[0])))
+                    self.force(Interrupted(signal.Signals(number[0])))
                 return
 
     @contextmanager
@@ -68,6 +68,8 @@ class Interruption:
         writing.settimeout(0)
         for number in SIGNALS:
             signal.signal(number, self.handle)
+        # A process that started itself again blocked them for the time between.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
         threading.Thread(
             target=self.watch, args=(reading,), name="flask-migrate-signals", daemon=True
