@@ -111,8 +111,8 @@ class Observer:
         """Name the database that a context is about."""
         if self.engine_name is not None:
             return self.engine_name or DEFAULT
-        if context.connection is None:
-            return DEFAULT
+        if context.as_sql or context.connection is None:
+            return DEFAULT  # offline, Alembic has a connection that only looks like one
         return self.names.get(str(context.connection.engine.url), DEFAULT)
 
     def follow(self, function: Function) -> Function:
