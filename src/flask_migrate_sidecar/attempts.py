@@ -16,7 +16,7 @@ from collections.abc import MutableMapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, NoReturn, Self
 
-from .errors import RefusedError, UnavailableError
+from .errors import PendingError, RefusedError, UnavailableError
 
 if TYPE_CHECKING:
     from .settings import Settings
@@ -82,6 +82,7 @@ class Attempts:
 
         Raises:
             UnavailableError, RefusedError: the one that was given, at the deadline.
+            PendingError: the database answered, but the table that is queried never came.
         """
         now = time.monotonic()
         self.count += 1
@@ -94,6 +95,8 @@ class Attempts:
         )
         if not waits or left <= 0 or refused:
             error.fields |= {"attempts": self.count, "elapsed": round(now - self.started, 3)}
+            if lacks_schema and is_gate:
+                raise PendingError(str(error), hint=error.hint, **error.fields) from error
             raise error
         pause = min(max((now - self.started) / 10, _SHORTEST_PAUSE), _LONGEST_PAUSE, left)
         self._report(error, now, pause)

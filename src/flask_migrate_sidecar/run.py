@@ -46,7 +46,7 @@ from .migrations_only import refuse_comparing
 from .origins import log_start
 from .packages import Packages
 from .settings import Settings
-from .subcommand import Subcommand, own_options, parse_subcommand
+from .subcommand import Subcommand, may_read, own_options, parse_subcommand
 from .wait import wait_for_databases
 
 if TYPE_CHECKING:
@@ -142,7 +142,8 @@ class Run:
                 url = parse_url(text, name=name)
                 secrets.add(url_secrets(url))
                 databases.append(Database.of_app(name, url))
-        if databases and self.line.command != "status":
+        connects = self.line.command == "wait" or may_read(self.line.arguments)
+        if databases and connects:
             self.wait(databases, writes=False)
 
     def wait(self, databases: Sequence[Database], *, writes: bool) -> None:

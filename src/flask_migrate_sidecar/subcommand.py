@@ -147,6 +147,11 @@ class Subcommand:
             raise unwrap(error) from None
 
 
+def may_read(arguments: Sequence[str]) -> bool:
+    """Guess, before the application is there to parse them, whether arguments read a database."""
+    return "--sql" not in arguments and any(word in WRITING | READING for word in arguments)
+
+
 def unwrap(error: BaseException) -> BaseException:
     """Give the error that was meant: upstream raises SystemExit(1) while it handles one."""
     inner = error.__cause__ or error.__context__
