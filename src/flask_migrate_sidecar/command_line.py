@@ -65,15 +65,19 @@ def _make_parser(without: Collection[str] = ()) -> _Parser:
     return parser
 
 
-def parse_command_line(argv: Sequence[str], own_options: Collection[str] = _SHARED) -> CommandLine:
+def parse_command_line(
+    argv: Sequence[str], own_options: Collection[str] | None = None
+) -> CommandLine:
     """Read the command line.
 
     Args:
         argv: the arguments, without the program's name.
-        own_options: options that belong to the subcommand where they stand behind the command.
+        own_options: options that belong to the subcommand where they stand behind the command;
+            None as long as the application, and so its subcommands, are not known.
 
     Raises:
-        UsageError: an option before the command is unknown or lacks its value.
+        UsageError: an option before the command is unknown or lacks its value, or one behind it
+            does that is known not to be the subcommand's.
     """
     before = _make_parser()
     before.add_argument("--help", "-h", action="store_true")
@@ -84,7 +88,13 @@ def parse_command_line(argv: Sequence[str], own_options: Collection[str] = _SHAR
     flags = dict(found)
     wants = {name: flags.pop(name) for name in ("help", "version")}
     end = words.index("--") if "--" in words else len(words)
-    late, rest = _make_parser(own_options).parse_known_args(words[:end])
+    try:
+        late, rest = _make_parser(own_options or _SHARED).parse_known_args(words[:end])
+    except UsageError:
+        if own_options is not None:
+            raise
+        # It may be a switch of the subcommand's, with a name of ours.
+        late, rest = argparse.Namespace(), words[:end]
     for name, values in vars(late).items():
         flags[name] = [*(flags.get(name) or ()), *(values or ())]
     command, *arguments = [*rest, *words[end:]] or [""]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
@@ -45,7 +46,7 @@ from .migrations import (
 from .migrations_only import refuse_comparing
 from .origins import log_start
 from .packages import Packages
-from .settings import Settings
+from .settings import Settings, load_settings
 from .subcommand import Subcommand, may_read, own_options, parse_subcommand
 from .wait import wait_for_databases
 
@@ -185,6 +186,8 @@ class Run:
         line = parse_command_line(
             self.line.argv, own_options(application.group, self.line.arguments)
         )
+        if line.flags != self.line.flags:
+            self.settings = load_settings(line.flags, os.environ)
         directory = self.settings.directory
         if directory:
             # Upstream reads one of them in `init`, the other elsewhere.
