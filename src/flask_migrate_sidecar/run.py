@@ -212,6 +212,8 @@ class Run:
         if not subcommand.reads(revision_environment=environment):
             self.invoke(subcommand)
             return
+        # What the sidecar reads on its own account keeps to the selected databases too.
+        config.cmd_opts.bind = subcommand.binds
         selected = [d for d in databases if subcommand.selects(d.name)]
         kept = [d for d in selected if not is_memory(d.url)]
         if len(kept) < len(selected):

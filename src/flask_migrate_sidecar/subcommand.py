@@ -119,10 +119,14 @@ class Subcommand:
             or (revision_environment and self.name in ENVIRONMENTAL)
         )
 
+    @property
+    def binds(self) -> list[str]:
+        """The databases that `--bind` names; none means all."""
+        return [] if self.is_own else [*(self.params.get("bind") or ())]
+
     def selects(self, database: str) -> bool:
-        """Whether a database is among those that `--bind` names."""
-        selected = () if self.is_own else self.params.get("bind") or ()
-        return not selected or database in selected
+        """Whether a database is to be touched."""
+        return not self.binds or database in self.binds
 
     def prepare(self, stack: ExitStack) -> None:
         """Run the group's own function, which keeps `-d` and `-x` for the subcommand."""

@@ -180,3 +180,21 @@ def test_bare_mysql_url(new_app: Path, mariadb: MariaDB, sidecar: RunCommand, sc
     env = {"DATABASE_URL": f"{scheme}+pymysql://nobody:no@127.0.0.1:1/nowhere"}
     result = sidecar(new_app, "--database-url", bare, "db", "upgrade", env=env)
     assert result.returncode == 0, result.stderr
+
+
+def test_bind_leaves_the_other_databases_alone(
+    tmp_path: Path, copy_app: Any, sidecar: RunCommand
+) -> None:
+    """With `--bind users` only that database is waited for, locked and read: others may be down."""
+    app = copy_app("multidb")
+    template = Path(__file__).parents[2] / "templates" / "flask-multidb" / "env.py"
+    (app / "migrations" / "env.py").write_text(template.read_text())
+    env = {
+        "DATABASE_URL": f"sqlite:///{tmp_path}/main.db",
+        "USERS_DATABASE_URL": f"sqlite:///{tmp_path}/users.db",
+        "AUDIT_DATABASE_URL": "postgresql+psycopg://u:p@127.0.0.1:1/x",
+    }
+    result = sidecar(app, "db", "upgrade", "--bind", "users", env=env)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "users.db").exists()
+    assert not (tmp_path / "main.db").exists()
