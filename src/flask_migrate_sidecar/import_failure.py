@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,6 +57,8 @@ def explain_import_error(  # noqa: PLR0911 - a table of cases, read from top to 
     database = find_database_error(error)
     if database is not None:
         return explain_database_error(database)
+    if isinstance(error, OSError) and _passed(error, "flask_sqlalchemy"):
+        return explain_folder(error)
     if isinstance(error, SystemExit):
         return AppError(
             f"the application ended the process while it was imported (exit code {error.code})",
@@ -67,6 +70,20 @@ def explain_import_error(  # noqa: PLR0911 - a table of cases, read from top to 
         hint="the traceback in this line shows where; 'flask routes' fails in the same way, and "
         "--app none runs the migrations without the application",
     )
+
+
+def explain_folder(error: OSError) -> RefusedError:
+    """Turn Flask-SQLAlchemy's failure to make the folder of a SQLite file into our error."""
+    return RefusedError(
+        f"the folder of the SQLite file cannot be made: {error.strerror}: {error.filename}",
+        hint="mount a volume there that this user may write, or give an absolute path",
+    )
+
+
+def _passed(error: BaseException, package: str) -> bool:
+    """Tell whether an error came through a package."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return any(package in Path(frame.filename).parts for frame in frames)
 
 
 def say(error: BaseException) -> str:

@@ -13,7 +13,8 @@ from sqlalchemy import URL, make_url
 
 from .databases import DEFAULT, is_memory, parse_url, secrets, sqlite_path, sync_url
 from .discovery import is_discoverable
-from .errors import ConfigurationError, RefusedError
+from .errors import ConfigurationError
+from .import_failure import explain_folder
 from .masking import secrets as hidden
 from .settings import Settings, normalise_bind
 
@@ -130,10 +131,7 @@ def make_application(
     try:
         db = SQLAlchemy(app)
     except OSError as error:
-        raise RefusedError(
-            f"the folder of the SQLite file cannot be made: {error.strerror}: {error.filename}",
-            hint="mount a volume there that this user may write, or give an absolute path",
-        ) from error
+        raise explain_folder(error) from error
     Migrate(app, db, directory=settings.directory or "migrations")
     return app
 

@@ -1,0 +1,149 @@
+"""An application may do what it likes at import: the run ends, with its code, in JSON."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from app_code import HEAD, REVISION, find_events, read_last, read_log, write_app
+from conftest import clean_environment
+
+if TYPE_CHECKING:
+    from conftest import RunCommand
+
+# What runs at import, and the exit code of `db upgrade`.
+HOSTILE = {
+    "prints": (
+        "import ctypes, subprocess\nprint('print'); ctypes.CDLL(None).puts(b'puts')\n"
+        "os.write(1, b'raw\\n'); os.write(2, b'unfinished')\n"
+        "subprocess.run('echo child; echo child >&2', shell=True)",
+        0,
+    ),
+    "basicConfig": (
+        "import logging\nlogging.basicConfig(level=10, force=True, format='PLAIN %(message)s')\n"
+        "logging.info('said')",
+        0,
+    ),
+    "dictConfig": (
+        "import logging.config\nlogging.config.dictConfig({'version': 1, 'root': {'level': 'DEBUG',"
+        " 'handlers': ['c']}, 'handlers': {'c': {'class': 'logging.StreamHandler'}}})\n"
+        "logging.warning('said')",
+        0,
+    ),
+    "disabled logging": ("import logging\nlogging.disable(logging.CRITICAL)", 0),
+    "structlog": ("import structlog\nstructlog.configure(processors=[lambda *_: 1 / 0])", 0),
+    "sys.exit": ("import sys\nsys.exit()", 4),
+    "sys.exit with text": ("import sys\nsys.exit('no')", 4),
+    "os._exit": ("os._exit(0)", 4),
+    "os._exit in a child": ("if os.fork() == 0:\n    os._exit(3)\nos.wait()", 0),
+    "threads": (
+        "import threading, time\n\ndef work():\n    while True:\n        time.sleep(0.01)\n\n"
+        "threading.Thread(target=work).start()",
+        0,
+    ),
+    "pool": (
+        "import time\nfrom concurrent.futures import ThreadPoolExecutor\n"
+        "pool = ThreadPoolExecutor()\npool.submit(time.sleep, 600)",
+        0,
+    ),
+    "failing thread": ("import threading\nthreading.Thread(target=lambda: 1 / 0).start()", 0),
+    "hanging atexit": ("import atexit, time\natexit.register(time.sleep, 600)", 0),
+    "printing atexit": ("import atexit\natexit.register(print, 'bye')", 0),
+    "failing atexit": ("import atexit\natexit.register(lambda: 1 / 0)", 0),
+    "replaced stdout": ("import io, sys\nsys.stdout = sys.stderr = io.StringIO()", 0),
+    "no stdout": ("import sys\nsys.stdout = sys.stderr = None", 0),
+    "closed stdout": ("import sys\nsys.stdout.close(); sys.stderr.close()", 0),
+    "closed descriptors": ("os.close(1); os.close(2)", 0),
+    "replaced descriptors": (
+        "null = os.open(os.devnull, os.O_WRONLY)\nos.dup2(null, 1); os.dup2(null, 2)",
+        0,
+    ),
+    "warnings as errors": ("import warnings\nwarnings.simplefilter('error')", 0),
+    "warnings": ("import warnings\nwarnings.simplefilter('always')\nwarnings.warn('said')", 0),
+    "chdir": ("os.chdir('/')", 0),
+    "empty environment": ("os.environ.clear()", 0),
+    "KeyboardInterrupt": ("raise KeyboardInterrupt", 4),
+    "BaseException": ("raise GeneratorExit", 4),
+    "exception without a text": (
+        "class Odd(Exception):\n    def __str__(self):\n        return 1 / 0\n\nraise Odd",
+        4,
+    ),
+    "recursion": ("def recurse():\n    recurse()\n\nrecurse()", 4),
+    "reading stdin": ("input()", 4),
+    "syntax error": ("def", 4),
+    "endless": ("import time\nwhile True:\n    time.sleep(0.1)", 4),
+    "endless lock": (
+        "import threading\nlock = threading.Lock()\nlock.acquire()\nlock.acquire()",
+        4,
+    ),
+    "endless, deaf": (
+        "import time\nwhile True:\n    try:\n        time.sleep(0.1)\n"
+        "    except BaseException:\n        pass",
+        4,
+    ),
+    "create_all": ("with app.app_context():\n    db.create_all()", 8),
+}
+
+
+@pytest.mark.parametrize(("body", "code"), HOSTILE.values(), ids=HOSTILE.keys())
+def test_ends_with_its_code_in_json(
+    body: str, code: int, tmp_path: Path, sidecar: "RunCommand"
+) -> None:
+    """Whatever the import does, each line of the log is JSON and the last tells the right code."""
+    env = {"DATABASE_URL": f"sqlite:///{tmp_path}/x.db", "MIGRATE_APP_TIMEOUT": "2"}
+
+    result = sidecar(write_app(tmp_path / "app", body), "db", "upgrade", env=env, timeout=40)
+
+    assert result.returncode == code, result.stderr
+    assert read_last(result)["exit_code"] == code
+    assert result.stdout == ""
+    assert len(find_events(result, "command.failed")) == (code != 0)
+
+
+def test_created_tables_are_hinted_at(tmp_path: Path, sidecar: "RunCommand") -> None:
+    """Where a factory creates all tables, the failing upgrade says that this may be the reason."""
+    app = write_app(tmp_path / "app", "with app.app_context():\n    db.create_all()")
+    last = read_last(sidecar(app, "db", "upgrade", env={"DATABASE_URL": f"sqlite:///{tmp_path}/x"}))
+    assert "db.create_all()" in last["hint"]
+
+
+def test_prints_become_events(tmp_path: Path, sidecar: "RunCommand") -> None:
+    """No line that user code prints is lost, from Python, C or a child process."""
+    app = write_app(tmp_path / "app", HOSTILE["prints"][0])
+    result = sidecar(app, "db", "upgrade", env={"DATABASE_URL": f"sqlite:///{tmp_path}/x.db"})
+    texts = {event["text"] for event in find_events(result, "output")}
+    assert {"print", "puts", "raw", "unfinishedchild", "child"} <= texts
+
+
+def test_signals_are_taken_back(tmp_path: Path) -> None:
+    """An application that ignores SIGTERM does not keep a migration from being interrupted."""
+    slow = REVISION.replace("    op.create", "    import time; time.sleep(60)\n    op.create", 1)
+    body = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\nsignal.set_wakeup_fd(-1)"
+    app = write_app(tmp_path / "app", body, revision=slow)
+    command = [sys.executable, "-m", "flask_migrate_sidecar", "db", "upgrade"]
+    env = {**clean_environment(), "DATABASE_URL": f"sqlite:///{tmp_path}/x.db"}
+    with subprocess.Popen(command, cwd=app, env=env, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "Running upgrade" in line:
+                break
+        process.send_signal(signal.SIGTERM)
+        rest = process.stderr.read()
+        code = process.wait(30)
+    assert code == 128 + signal.SIGTERM, rest
+    assert read_last(subprocess.CompletedProcess(command, code, "", rest))["exit_code"] == code
+
+
+def test_app_knows_that_it_is_migrated(tmp_path: Path, sidecar: "RunCommand") -> None:
+    """FLASK_MIGRATE_SIDECAR=1 lets an application leave its schedulers off."""
+    body = "assert os.environ['FLASK_MIGRATE_SIDECAR'] == '1'"
+    app = write_app(tmp_path / "app", body)
+    assert HEAD in (app / "app.py").read_text()
+    result = sidecar(app, "db", "heads", env={"DATABASE_URL": f"sqlite:///{tmp_path}/x.db"})
+    assert read_last(result)["exit_code"] == os.EX_OK
+    assert result.stdout == "a1 (head)\n"
+    assert read_log(result)[0]["event"] == "sidecar.started"
