@@ -320,8 +320,15 @@ def find_unknown(environ: Iterable[str]) -> dict[str, str | None]:
         if not name.startswith("MIGRATE_") or name.startswith(_BIND_PREFIX) or name in known:
             continue
         if not _SERVICE_LINK.fullmatch(name):
-            unknown[name] = next(iter(difflib.get_close_matches(name, known, 1)), None)
+            unknown[name] = _find_similar(name, known)
     return unknown
+
+
+def _find_similar(name: str, known: Iterable[str]) -> str | None:
+    """Find the variable that was meant; the prefix, which all share, must not count."""
+    rests = [other.removeprefix("MIGRATE_") for other in known]
+    similar = difflib.get_close_matches(name.removeprefix("MIGRATE_"), rests, 1)
+    return "MIGRATE_" + similar[0] if similar else None
 
 
 def _read_variable(name: str, environ: Mapping[str, str]) -> str:

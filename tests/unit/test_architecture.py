@@ -1,0 +1,102 @@
+"""Rules of the architecture that syntax trees can show."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import flask_migrate
+import flask_migrate_sidecar
+
+LIBRARY = Path(flask_migrate.__file__).parent
+SIDECAR = Path(flask_migrate_sidecar.__file__).parent
+# What upstream offers beside its top-level names: the group of commands.
+UPSTREAM = {"flask_migrate.cli.db"}
+
+
+def modules(folder: Path) -> list[Path]:
+    """List the modules of a package, folders in it included; templates are no modules."""
+    return sorted(p for p in folder.rglob("*.py") if "templates" not in p.parts)
+
+
+def imported(nodes: Iterator[ast.AST]) -> Iterator[str]:
+    """List what is imported absolutely, as dotted names."""
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def parse(path: Path) -> ast.Module:
+    """Read the syntax tree of a module."""
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+@pytest.mark.parametrize("path", modules(LIBRARY), ids=lambda path: path.stem)
+def test_library_does_not_know_the_sidecar(path: Path) -> None:
+    """`flask_migrate` never imports the sidecar, nor what only the sidecar needs."""
+    roots = {name.partition(".")[0] for name in imported(ast.walk(parse(path)))}
+    assert not roots & {"flask_migrate_sidecar", "structlog", "psycopg", "pymysql"}
+
+
+@pytest.mark.parametrize("path", modules(SIDECAR), ids=lambda path: path.stem)
+def test_sidecar_uses_public_names_of_the_library(path: Path) -> None:
+    """The sidecar imports of `flask_migrate` only what an upstream Flask-Migrate offers too."""
+    used = {n for n in imported(ast.walk(parse(path))) if n.partition(".")[0] == "flask_migrate"}
+    public = {"flask_migrate", *(f"flask_migrate.{name}" for name in flask_migrate.__all__)}
+    assert used <= public | UPSTREAM
+
+
+@pytest.mark.parametrize("path", modules(SIDECAR), ids=lambda path: path.stem)
+def test_exit_codes_are_numbers_in_one_place(path: Path) -> None:
+    """Outside of errors.py no exit code but 0 is written as a number."""
+    if path.name == "errors.py":
+        pytest.skip("this is the place")
+    assert not [number for number in written_codes(parse(path)) if number]
+
+
+def written_codes(tree: ast.Module) -> Iterator[int]:
+    """List the numbers that are given to an exit, or assigned to or passed as `exit_code`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+            name = node.func.id if isinstance(node.func, ast.Name) else name
+            arguments = node.args if name in {"exit", "_exit", "SystemExit", "Exit"} else []
+            yield from map(number, arguments)
+            yield from (number(k.value) for k in node.keywords if k.arg == "exit_code")
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if "exit_code" in {ast.unparse(target).rpartition(".")[2] for target in targets}:
+                yield number(node.value)
+
+
+def number(node: ast.expr) -> int:
+    """Give the number that an expression is, else 0."""
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, int) else 0
+
+
+def test_each_error_owns_its_code() -> None:
+    """No two classes of errors share an exit code, and none is 0."""
+    from flask_migrate_sidecar.errors import SidecarError
+
+    classes = [SidecarError, *SidecarError.__subclasses__()]
+    codes = [kind.__dict__.get("exit_code") for kind in classes]
+    assert sorted(code for code in codes if code) == [*range(1, 11)]
+
+
+def test_packages_are_found_before_any_is_imported() -> None:
+    """What runs before the app's packages come first on the path imports the standard library."""
+    seen, todo = set(), ["__main__"]
+    while todo:
+        path = SIDECAR / f"{todo.pop()}.py"
+        if path in seen or not path.exists():
+            continue
+        seen.add(path)
+        nodes = list(parse(path).body)
+        roots = {name.partition(".")[0] for name in imported(iter(nodes))}
+        assert roots <= sys.stdlib_module_names, path.name
+        todo += [n.module for n in nodes if isinstance(n, ast.ImportFrom) and n.level and n.module]
+    assert {path.name for path in seen} >= {"__main__.py", "settings.py", "packages.py"}

@@ -1,0 +1,86 @@
+"""The command line: the sidecar's options, and what is the subcommand's."""
+
+import pytest
+
+from flask_migrate_sidecar.command_line import COMMANDS, format_help, parse_command_line
+from flask_migrate_sidecar.errors import UsageError
+from flask_migrate_sidecar.settings import SETTINGS
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--lock none db upgrade --sql head",
+        "--lock=none db upgrade --sql head",
+        "db --lock none upgrade --sql head",
+        "db upgrade --lock none --sql head",
+        "db upgrade --sql head --lock=none",
+    ],
+)
+def test_options_stand_anywhere(line: str) -> None:
+    """An option of the sidecar's is found before the command and behind it."""
+    found = parse_command_line(line.split())
+    assert found.flags == {"lock": ["none"]}
+    assert (found.command, found.arguments) == ("db", ("upgrade", "--sql", "head"))
+
+
+def test_nothing_behind_two_dashes_is_ours() -> None:
+    """What stands behind `--` is the subcommand's."""
+    found = parse_command_line(["db", "count", "--", "--lock", "none"])
+    assert (found.flags, found.arguments) == ({}, ("count", "--", "--lock", "none"))
+
+
+def test_directory_behind_the_command_is_the_subcommands() -> None:
+    """`--directory` is an option of Flask-Migrate's too: there it is its own."""
+    found = parse_command_line(["--directory", "a", "db", "heads", "--directory", "b"])
+    assert found.flags == {"directory": ["a"]}
+    assert found.arguments == ("heads", "--directory", "b")
+
+
+def test_own_options_are_left_alone() -> None:
+    """An option that the subcommand has itself is its own, a switch too."""
+    words = ["db", "count", "--lock", "--app", "x"]
+    found = parse_command_line(words, {"--lock"})
+    assert (found.flags, found.arguments) == ({"app": ["x"]}, ("count", "--lock"))
+
+
+def test_missing_value_counts_once_the_subcommand_is_known() -> None:
+    """An option of ours that lacks its value is an error, unless it may be the subcommand's."""
+    words = ["db", "count", "--lock"]
+    assert parse_command_line(words).arguments == ("count", "--lock")
+    with pytest.raises(UsageError, match="--lock"):
+        parse_command_line(words, set())
+
+
+@pytest.mark.parametrize("words", [["--frob", "db"], ["--loc", "none", "db"], ["--app"]])
+def test_options_before_the_command_are_ours(words: list[str]) -> None:
+    """Before the command nothing but the sidecar's options may stand, unabbreviated."""
+    with pytest.raises(UsageError):
+        parse_command_line(words)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["-h"], ["--help", "db"], ["status", "--help"]])
+def test_own_help(words: list[str]) -> None:
+    """`--help` before the command, and of the sidecar's own commands, is the sidecar's."""
+    assert parse_command_line(words).help
+
+
+def test_help_of_a_subcommand_is_the_applications() -> None:
+    """`--help` behind `db` is the application's to answer."""
+    found = parse_command_line(["db", "upgrade", "--help"])
+    assert (found.help, found.arguments) == (False, ("upgrade", "--help"))
+
+
+def test_empty_command_line() -> None:
+    """No word at all is a command line without a command."""
+    assert parse_command_line([]).command == ""
+
+
+def test_help_lists_everything() -> None:
+    """`--help` has every command, and every option with its variables and default."""
+    text = format_help()
+    assert all(command in text for command in COMMANDS)
+    for setting in SETTINGS:
+        variables = ", ".join((setting.variable, *setting.variables))
+        assert f"{setting.flag} {setting.metavar}\n" in text
+        assert f"[{variables}; default: {setting.shown}]" in text

@@ -1,0 +1,200 @@
+"""Settings: where each comes from, how it is read, and what is told of it."""
+
+from pathlib import Path
+
+import pytest
+
+from flask_migrate_sidecar.errors import ConfigurationError, UsageError
+from flask_migrate_sidecar.settings import (
+    SETTINGS,
+    Setting,
+    Settings,
+    find_unknown,
+    load_settings,
+    parse_duration,
+)
+
+
+def sample(setting: Setting) -> str:
+    """Give a text that a setting takes and that is not its default."""
+    if setting.name == "bind_url":
+        return "name=url"
+    for text in ("42s", "table", "ignore", "console", "debug", "3"):
+        try:
+            setting.parse(text)
+        except ValueError:
+            continue
+        return text
+    raise AssertionError(setting)
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
+def test_each_source_sets_each_setting(setting: Setting, tmp_path: Path) -> None:
+    """Every setting is read from its flag, its variables and the file that a variable names."""
+    text = sample(setting)
+    file = tmp_path / "value"
+    file.write_text(text + "\n", encoding="utf-8")
+    variables = [] if setting.name == "bind_url" else [setting.variable, *setting.variables]
+
+    read = [load_settings({setting.name: [text]}, {})]
+    read += [load_settings({}, {variable: text}) for variable in variables]
+    read += [load_settings({}, {f"{v}_FILE": str(file)}) for v in variables[:1]]
+
+    expected = setting.parse(text)
+    for settings in read:
+        value = getattr(settings, setting.name)
+        assert value == ((expected,) if setting.multiple else expected)
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.name)
+def test_default_is_what_is_shown(setting: Setting) -> None:
+    """The default that help and README show is the one that is taken."""
+    if isinstance(setting.default, float):
+        assert parse_duration(setting.shown) == setting.default
+    elif isinstance(setting.default, str):
+        assert setting.shown == setting.default
+    else:
+        assert setting.default in (None, (), 5)
+
+
+def test_flag_before_variable_before_default() -> None:
+    """A flag goes before its variable, `MIGRATE_*` before other variables, all before defaults."""
+    environ = {"MIGRATE_APP": "ours", "FLASK_APP": "theirs"}
+    assert load_settings({"app": ["flag"]}, environ).app == "flag"
+    assert load_settings({}, environ).app == "ours"
+    assert load_settings({}, {"FLASK_APP": "theirs", "MIGRATE_APP": ""}).app == "theirs"
+    assert load_settings({}, {}).app is None
+
+
+def test_last_flag_counts() -> None:
+    """Of a flag that is given twice, the last value is taken."""
+    assert load_settings({"app": ["one", "two"]}, {}).app == "two"
+
+
+def test_variable_and_file_exclude_each_other(tmp_path: Path) -> None:
+    """A variable and its file are an error together, even if they say the same."""
+    environ = {"MIGRATE_LOCK": "none", "MIGRATE_LOCK_FILE": str(tmp_path)}
+    with pytest.raises(ConfigurationError, match="MIGRATE_LOCK and MIGRATE_LOCK_FILE"):
+        load_settings({}, environ)
+
+
+def test_file_loses_one_newline(tmp_path: Path) -> None:
+    """The content of a file is the value, less one trailing newline and nothing else."""
+    file = tmp_path / "url"
+    file.write_text("postgresql://u:p @h/d\n\n", encoding="utf-8")
+    settings = load_settings({}, {"MIGRATE_DATABASE_URL_FILE": str(file)})
+    assert settings.database_url == "postgresql://u:p @h/d\n"
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe"], ids=["missing", "binary"])
+def test_unreadable_file_is_named(content: bytes | None, tmp_path: Path) -> None:
+    """A file that cannot be read is named together with its variable, and its content is not."""
+    file = tmp_path / "url"
+    if content:
+        file.write_bytes(content)
+    with pytest.raises(ConfigurationError, match=rf"MIGRATE_DATABASE_URL_FILE: {file} cannot"):
+        load_settings({}, {"MIGRATE_DATABASE_URL_FILE": str(file)})
+
+
+def test_binds_have_a_variable_each(tmp_path: Path) -> None:
+    """Each bind has a flag, a variable and a file; the flag wins, spellings of a name are one."""
+    file = tmp_path / "url"
+    file.write_text("from-file\n", encoding="utf-8")
+    environ = {
+        "MIGRATE_DATABASE_URL__USERS": "from-variable",
+        "MIGRATE_DATABASE_URL__READ_ONLY": "replaced",
+        "MIGRATE_DATABASE_URL__LOG_FILE": str(file),
+    }
+    settings = load_settings({"bind_url": ["read-only=from-flag?a=b"]}, environ)
+    assert settings.bind_urls() == {
+        "users": "from-variable",
+        "read_only": "from-flag?a=b",
+        "log": "from-file",
+    }
+
+
+@pytest.mark.parametrize(
+    ("texts", "kind"),
+    [
+        (["users"], UsageError),
+        (["=url"], UsageError),
+        (["users="], UsageError),
+        (["a.b=x", "A-B=y"], ConfigurationError),
+    ],
+)
+def test_malformed_binds(texts: list[str], kind: type[Exception]) -> None:
+    """A bind needs a name and a URL, and only one."""
+    with pytest.raises(kind):
+        load_settings({"bind_url": texts}, {}).bind_urls()
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("30", 30),
+        ("30s", 30),
+        ("5m", 300),
+        ("1h", 3600),
+        ("500ms", 0.5),
+        (" 1.5 s ", 1.5),
+        ("0", 0),
+    ],
+)
+def test_durations(text: str, seconds: float) -> None:
+    """A duration is a number with or without a unit."""
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-1", "5 minutes", "1e3", "5m30s", "\u0663", "nan"])
+def test_malformed_durations(text: str) -> None:
+    """Anything else is refused with an example of what is meant."""
+    with pytest.raises(ValueError, match="30s or 5m"):
+        parse_duration(text)
+
+
+def test_malformed_value_names_its_flag() -> None:
+    """A malformed value is told with the flag, and with the values that would do."""
+    with pytest.raises(UsageError, match="--if-ahead: 'x': one of fail, ignore"):
+        load_settings({}, {"MIGRATE_IF_AHEAD": "x"})
+
+
+def test_secrets_are_not_described() -> None:
+    """Only what differs from the defaults is described, and no URL."""
+    settings = Settings(database_url="postgresql://u:p@h/d", bind_url=("a=b",), lock="table")
+    assert settings.describe() == {"database_url": "***", "bind_url": "***", "lock": "table"}
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("MIGRATE_WAIT_TIMOUT", "MIGRATE_WAIT_TIMEOUT"),
+        ("MIGRATE_DATABASE_URI", "MIGRATE_DATABASE_URL"),
+        ("MIGRATE_LOCKFILE", "MIGRATE_LOCK_FILE"),
+        ("MIGRATE_QWERTYUIOP", None),
+    ],
+)
+def test_unknown_variable_has_a_suggestion(name: str, meant: str | None) -> None:
+    """A variable that means nothing is found, with the name that is nearest."""
+    assert find_unknown([name, "PATH"]) == {name: meant}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(setting.variable for setting in SETTINGS if setting.name != "bind_url"),
+        "MIGRATE_LOCK_FILE",
+        "MIGRATE_DATABASE_URL__USERS",
+        "MIGRATE_DATABASE_URL__USERS_FILE",
+        "MIGRATE_SERVICE_HOST",
+        "MIGRATE_SERVICE_PORT",
+        "MIGRATE_SERVICE_PORT_HTTP",
+        "MIGRATE_PORT",
+        "MIGRATE_PORT_5432_TCP",
+        "MIGRATE_PORT_5432_TCP_ADDR",
+        "MIGRATE_API_SERVICE_HOST",
+        "MIGRATE_API_PORT_80_TCP_PROTO",
+    ],
+)
+def test_known_variable_is_not_warned_of(name: str) -> None:
+    """Settings and the variables that Kubernetes adds for Services are no mistakes."""
+    assert find_unknown([name]) == {}
