@@ -180,7 +180,7 @@ def _add_progress(_logger: object, _method: str, event: Event) -> Event:
 
 
 def _make_console(*, colors: bool) -> Processor:
-    renderer = structlog.dev.ConsoleRenderer(colors=colors, pad_event=24)
+    renderer = structlog.dev.ConsoleRenderer(colors=colors)
 
     def render(logger: object, method: str, event: Event) -> str:
         frames = event.pop("exception", None)

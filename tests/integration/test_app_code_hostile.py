@@ -18,74 +18,220 @@ if TYPE_CHECKING:
 # What runs at import, and the exit code of `db upgrade`.
 HOSTILE = {
     "prints": (
-        "import ctypes, subprocess\nprint('print'); ctypes.CDLL(None).puts(b'puts')\n"
-        "os.write(1, b'raw\\n'); os.write(2, b'unfinished')\n"
-        "subprocess.run('echo child; echo child >&2', shell=True)",
+        """
+import ctypes, subprocess
+print('print'); ctypes.CDLL(None).puts(b'puts')
+os.write(1, b'raw\\n'); os.write(2, b'unfinished')
+subprocess.run('echo child; echo child >&2', shell=True)
+""",
         0,
     ),
     "basicConfig": (
-        "import logging\nlogging.basicConfig(level=10, force=True, format='PLAIN %(message)s')\n"
-        "logging.info('said')",
+        """
+import logging
+logging.basicConfig(level=10, force=True, format='PLAIN %(message)s')
+logging.info('said')
+""",
         0,
     ),
     "dictConfig": (
-        "import logging.config\nlogging.config.dictConfig({'version': 1, 'root': {'level': 'DEBUG',"
-        " 'handlers': ['c']}, 'handlers': {'c': {'class': 'logging.StreamHandler'}}})\n"
-        "logging.warning('said')",
+        """
+import logging.config
+logging.config.dictConfig({'version': 1, 'root': {'level': 'DEBUG', 'handlers': ['c']}, 'handlers': {'c': {'class': 'logging.StreamHandler'}}})
+logging.warning('said')
+""",
         0,
     ),
-    "disabled logging": ("import logging\nlogging.disable(logging.CRITICAL)", 0),
-    "structlog": ("import structlog\nstructlog.configure(processors=[lambda *_: 1 / 0])", 0),
-    "sys.exit": ("import sys\nsys.exit()", 4),
-    "sys.exit with text": ("import sys\nsys.exit('no')", 4),
+    "disabled logging": (
+        """
+import logging
+logging.disable(logging.CRITICAL)
+""",
+        0,
+    ),
+    "structlog": (
+        """
+import structlog
+structlog.configure(processors=[lambda *_: 1 / 0])
+""",
+        0,
+    ),
+    "sys.exit": (
+        """
+import sys
+sys.exit()
+""",
+        4,
+    ),
+    "sys.exit with text": (
+        """
+import sys
+sys.exit('no')
+""",
+        4,
+    ),
     "os._exit": ("os._exit(0)", 4),
-    "os._exit in a child": ("if os.fork() == 0:\n    os._exit(3)\nos.wait()", 0),
+    "os._exit in a child": (
+        """
+if os.fork() == 0:
+    os._exit(3)
+os.wait()
+""",
+        0,
+    ),
     "threads": (
-        "import threading, time\n\ndef work():\n    while True:\n        time.sleep(0.01)\n\n"
-        "threading.Thread(target=work).start()",
+        """
+import threading, time
+
+def work():
+    while True:
+        time.sleep(0.01)
+
+threading.Thread(target=work).start()
+""",
         0,
     ),
     "pool": (
-        "import time\nfrom concurrent.futures import ThreadPoolExecutor\n"
-        "pool = ThreadPoolExecutor()\npool.submit(time.sleep, 600)",
+        """
+import time
+from concurrent.futures import ThreadPoolExecutor
+pool = ThreadPoolExecutor()
+pool.submit(time.sleep, 600)
+""",
         0,
     ),
-    "failing thread": ("import threading\nthreading.Thread(target=lambda: 1 / 0).start()", 0),
-    "hanging atexit": ("import atexit, time\natexit.register(time.sleep, 600)", 0),
-    "printing atexit": ("import atexit\natexit.register(print, 'bye')", 0),
-    "failing atexit": ("import atexit\natexit.register(lambda: 1 / 0)", 0),
-    "replaced stdout": ("import io, sys\nsys.stdout = sys.stderr = io.StringIO()", 0),
-    "no stdout": ("import sys\nsys.stdout = sys.stderr = None", 0),
-    "closed stdout": ("import sys\nsys.stdout.close(); sys.stderr.close()", 0),
+    "failing thread": (
+        """
+import threading
+threading.Thread(target=lambda: 1 / 0).start()
+""",
+        0,
+    ),
+    "hanging atexit": (
+        """
+import atexit, time
+atexit.register(time.sleep, 600)
+""",
+        0,
+    ),
+    "printing atexit": (
+        """
+import atexit
+atexit.register(print, 'bye')
+""",
+        0,
+    ),
+    "failing atexit": (
+        """
+import atexit
+atexit.register(lambda: 1 / 0)
+""",
+        0,
+    ),
+    "replaced stdout": (
+        """
+import io, sys
+sys.stdout = sys.stderr = io.StringIO()
+""",
+        0,
+    ),
+    "no stdout": (
+        """
+import sys
+sys.stdout = sys.stderr = None
+""",
+        0,
+    ),
+    "closed stdout": (
+        """
+import sys
+sys.stdout.close(); sys.stderr.close()
+""",
+        0,
+    ),
     "closed descriptors": ("os.close(1); os.close(2)", 0),
     "replaced descriptors": (
-        "null = os.open(os.devnull, os.O_WRONLY)\nos.dup2(null, 1); os.dup2(null, 2)",
+        """
+null = os.open(os.devnull, os.O_WRONLY)
+os.dup2(null, 1); os.dup2(null, 2)
+""",
         0,
     ),
-    "warnings as errors": ("import warnings\nwarnings.simplefilter('error')", 0),
-    "warnings": ("import warnings\nwarnings.simplefilter('always')\nwarnings.warn('said')", 0),
+    "warnings as errors": (
+        """
+import warnings
+warnings.simplefilter('error')
+""",
+        0,
+    ),
+    "warnings": (
+        """
+import warnings
+warnings.simplefilter('always')
+warnings.warn('said')
+""",
+        0,
+    ),
     "chdir": ("os.chdir('/')", 0),
     "empty environment": ("os.environ.clear()", 0),
     "KeyboardInterrupt": ("raise KeyboardInterrupt", 4),
     "BaseException": ("raise GeneratorExit", 4),
     "exception without a text": (
-        "class Odd(Exception):\n    def __str__(self):\n        return 1 / 0\n\nraise Odd",
+        """
+class Odd(Exception):
+    def __str__(self):
+        return 1 / 0
+
+raise Odd
+""",
         4,
     ),
-    "recursion": ("def recurse():\n    recurse()\n\nrecurse()", 4),
+    "recursion": (
+        """
+def recurse():
+    recurse()
+
+recurse()
+""",
+        4,
+    ),
     "reading stdin": ("input()", 4),
     "syntax error": ("def", 4),
-    "endless": ("import time\nwhile True:\n    time.sleep(0.1)", 4),
+    "endless": (
+        """
+import time
+while True:
+    time.sleep(0.1)
+""",
+        4,
+    ),
     "endless lock": (
-        "import threading\nlock = threading.Lock()\nlock.acquire()\nlock.acquire()",
+        """
+import threading
+lock = threading.Lock()
+lock.acquire()
+lock.acquire()
+""",
         4,
     ),
     "endless, deaf": (
-        "import time\nwhile True:\n    try:\n        time.sleep(0.1)\n"
-        "    except BaseException:\n        pass",
+        """
+import time
+while True:
+    try:
+        time.sleep(0.1)
+    except BaseException:
+        pass
+""",
         4,
     ),
-    "create_all": ("with app.app_context():\n    db.create_all()", 8),
+    "create_all": (
+        """
+with app.app_context():
+    db.create_all()
+""",
+        8,
+    ),
 }
 
 

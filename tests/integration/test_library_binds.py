@@ -125,8 +125,8 @@ def test_as_options(tmp_path: Path) -> None:
 def test_no_main_database(tmp_path: Path) -> None:
     """An application may have binds alone."""
     app = Flask("project")
-    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {"poolclass": NullPool}
-    app.config["SQLALCHEMY_BINDS"] = {"users": f"sqlite:///{tmp_path}/users.db"}
+    users = {"url": f"sqlite:///{tmp_path}/users.db", "poolclass": NullPool}
+    app.config["SQLALCHEMY_BINDS"] = {"users": users}
     db = SQLAlchemy(app)
     db.Table("account", db.Column("id", db.Integer, primary_key=True), bind_key="users")
     flask_migrate.Migrate(app, db, str(tmp_path / "migrations"))
