@@ -142,7 +142,7 @@ class Process:
 
     def _set_up(self, error: BaseException | None) -> Settings:
         """Read the settings and set up the log; an error waits until the log can tell it."""
-        from . import log
+        from . import log, termination
         from .masking import hide_settings
 
         settings = Settings()
@@ -154,6 +154,9 @@ class Process:
         log.configure_log(self.streams, form=settings.log_format, level=settings.log_level)
         log.take_over_logging(settings.log_level)
         hide_settings(settings, os.environ)
+        log.bind_place(os.environ)
+        path = termination.find_path(self.line.flags, os.environ)
+        log.report_last_event(lambda event: termination.write_message(path, event))
         if error is not None:
             raise error
         return settings

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 Event = MutableMapping[str, Any]
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+_LAST = frozenset({"command.finished", "command.failed"})
+_PLACE = {"pod": "POD_NAME", "namespace": "POD_NAMESPACE", "node": "NODE_NAME"}
 
 
 class _Sink:
@@ -37,6 +39,7 @@ class _Sink:
         self.processors: list[Processor] = []
         self.context: dict[str, Any] = {}
         self.drain: Callable[[], None] = lambda: None
+        self.report_last: Callable[[Event], None] = lambda _: None
         self.level = LEVELS["info"]
         self.write: Callable[[str], None] | None = None
 
@@ -46,13 +49,17 @@ class _Sink:
             getattr(structlog.get_logger(), method)(**event)
             raise structlog.DropEvent
         level = LEVELS["error" if method == "exception" else method]
-        if level < self.level or self.write is None:
+        is_silent = level < self.level
+        # Whatever the level, the last event is reported elsewhere too.
+        if self.write is None or (is_silent and event.get("event") not in _LAST):
             raise structlog.DropEvent
         # What was printed before has an earlier time, and comes first.
         self.drain()
         result: Any = {**self.context, **event}
         for processor in self.processors:
             result = processor(None, method, result)
+        if is_silent:
+            raise structlog.DropEvent
         return cast("str", result)
 
     def __getattr__(self, name: str) -> Callable[[str], None]:
@@ -97,6 +104,7 @@ def configure_log(streams: Streams, *, form: str, level: str) -> None:
         structlog.processors.ExceptionRenderer(_render_exception),
         _mask,
         _order,
+        _report_last,
     ]
     if console:
         _sink.processors += [_add_progress, _make_console(colors=streams.is_terminal())]
@@ -113,6 +121,16 @@ def bind_everywhere(**fields: Any) -> None:
     structlog's context variables are the application's to clear, and each thread has its own.
     """
     _sink.context |= fields
+
+
+def bind_place(environ: Mapping[str, str]) -> None:
+    """Add to every line where it was written, as far as Kubernetes' downward API told us."""
+    bind_everywhere(**{key: environ[name] for key, name in _PLACE.items() if environ.get(name)})
+
+
+def report_last_event(report: Callable[[Event], None]) -> None:
+    """Hand the last event, its secrets masked, to a function before it is written."""
+    _sink.report_last = report
 
 
 def close_log() -> None:
@@ -171,6 +189,12 @@ def _order(_logger: object, _method: str, event: Event) -> Event:
     """Put what every line has first, where the eye looks for it."""
     first = {key: event[key] for key in ("timestamp", "level", "event", "logger") if key in event}
     return {**first, **event}
+
+
+def _report_last(_logger: object, _method: str, event: Event) -> Event:
+    if event["event"] in _LAST and _is_own("event", event):
+        _sink.report_last(event)
+    return event
 
 
 def _add_progress(_logger: object, _method: str, event: Event) -> Event:

@@ -202,6 +202,11 @@ class Settings:
         shown="30s",
         metavar="DURATION",
     )
+    termination_log: str | None = declare(
+        "File for the last event, at most 4096 bytes: the container's termination message.",
+        shown="/dev/termination-log if writable",
+        metavar="FILE",
+    )
 
     def describe(self) -> dict[str, Any]:
         """Give the values that differ from the defaults, secrets masked."""
