@@ -157,6 +157,8 @@ class Process:
         log.bind_place(os.environ)
         path = termination.find_path(self.line.flags, os.environ)
         log.report_last_event(lambda event: termination.write_message(path, event))
+        # Not before the log can tell of it.
+        self.interruption.listen()
         if error is not None:
             raise error
         return settings

@@ -64,12 +64,13 @@ class Interruption:
     @contextmanager
     def installed(self) -> Iterator[None]:
         """Handle the signals inside of the block."""
+        # Until the block can catch what the handlers raise; a process that started itself again
+        # blocked them already.
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         reading, writing = socket.socketpair()
         writing.settimeout(0)
         for number in SIGNALS:
             signal.signal(number, self.handle)
-        # A process that started itself again blocked them for the time between.
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
         threading.Thread(
             target=self.watch, args=(reading,), name="flask-migrate-signals", daemon=True
@@ -80,6 +81,10 @@ class Interruption:
             self._done.set()
             for number in SIGNALS:
                 signal.signal(number, signal.SIG_IGN)
+
+    def listen(self) -> None:
+        """Let signals come, also those that waited: the caller catches what they raise."""
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def reinstall(self) -> None:
         """Take the signals back from an application that installed handlers of its own."""

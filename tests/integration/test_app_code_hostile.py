@@ -37,7 +37,9 @@ logging.info('said')
     "dictConfig": (
         """
 import logging.config
-logging.config.dictConfig({'version': 1, 'root': {'level': 'DEBUG', 'handlers': ['c']}, 'handlers': {'c': {'class': 'logging.StreamHandler'}}})
+handlers = {'console': {'class': 'logging.StreamHandler'}}
+root = {'level': 'DEBUG', 'handlers': ['console']}
+logging.config.dictConfig({'version': 1, 'root': root, 'handlers': handlers})
 logging.warning('said')
 """,
         0,
