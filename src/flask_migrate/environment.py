@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import alembic.context
 from alembic.runtime.environment import EnvironmentContext
@@ -61,6 +61,18 @@ class Environment(EnvironmentContext):
         function = self.context_opts.get("fn")
         if function is not None:
             self.context_opts["fn"] = _note_revisions(function)
+
+    def __enter__(self) -> Self:
+        """Install the functions of `alembic.context`, and remember whose they were."""
+        self._outer = vars(alembic.context).get("_proxy")
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Remove them; where `env.py` itself ran this command, its own come back."""
+        super().__exit__(*error)
+        if self._outer is not None:
+            self._outer._install_proxy()  # noqa: SLF001
 
     def configure(self, *args: Any, **options: Any) -> None:
         """Configure Alembic's context, with our defaults where `env.py` gives no value."""

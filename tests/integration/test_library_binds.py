@@ -1,5 +1,6 @@
 """Repositories for several databases: `--bind`, no main database, all or nothing."""
 
+import runpy
 from pathlib import Path
 
 import pytest
@@ -169,3 +170,12 @@ def test_change_in_one_database_only(project: Project) -> None:
         assert not flask_migrate.migrate()
     assert project.tables("users") == {"users_thing", "late"}
     assert len(project.revisions) == 2
+
+
+def test_revision_alone_passes_a_later_bind(project: Project) -> None:
+    """A revision that our template wrote passes an unknown database without help of ours."""
+    (revision,) = project.revisions
+    module = runpy.run_path(str(revision))
+    assert module["upgrade"]("late") is None
+    assert module["downgrade"](engine_name="late") is None
+    assert "upgrade_my_audit" in module

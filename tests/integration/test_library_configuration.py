@@ -175,10 +175,12 @@ def test_post_write_hooks(project: Project) -> None:
     assert (project.directory / "hooked").exists()
 
 
-def test_revision_environment(project: Project, caplog: pytest.LogCaptureFixture) -> None:
+def test_revision_environment(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """With `revision_environment`, a plain revision runs env.py, and compares nothing."""
-    set_option(project, "revision_environment = true")
+    project = make_project(tmp_path, models=lambda _db: None)
     with project.app.app_context():
+        flask_migrate.init()
+        set_option(project, "revision_environment = true")
         flask_migrate.revision(rev_id="aa")
         flask_migrate.revision(rev_id="bb")
     assert len(project.revisions) == 2

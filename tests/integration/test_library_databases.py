@@ -183,6 +183,7 @@ async def count():
 with app.app.app_context():
     for _ in range(3):
         flask_migrate.upgrade()
+        assert app.db.get_engine().pool.checkedin() == 0
         print(asyncio.run(count()))
         flask_migrate.downgrade()
     asyncio.run(app.db.get_engine().dispose())

@@ -101,6 +101,9 @@ def test_multidb_with_bind(multidb: Path) -> None:
     assert tables_of(multidb / "users.db") == set()
     flask(multidb, "db stamp --bind users aa", warnings="default")
     assert versions_of(multidb / "users.db") == ["aa"]
+    (multidb / "users.db").unlink()
+    flask(multidb, "db stamp --bind default aa", warnings="default")
+    assert not (multidb / "users.db").exists()
 
 
 def test_multidb_sql_that_cannot_be_written(multidb: Path) -> None:
@@ -141,6 +144,14 @@ class Late(db.Model):
         warnings="default",
     )
     assert tables_of(tmp_path / "late.db") == {"late"}
+
+
+def test_percent_sign_in_the_path(tmp_path: Path) -> None:
+    """An old env.py reads whole sections of alembic.ini, `here` among them."""
+    folder = write_app(tmp_path / "100%d")
+    write_repository(folder, old.VERSION_2)
+    flask(folder, "db migrate", "db upgrade")
+    assert tables_of(folder / "main.db") == {"person"}
 
 
 @pytest.mark.parametrize("shape", SHAPES)
