@@ -17,7 +17,6 @@ from alembic.script import ScriptDirectory
 
 from . import log
 from .databases import DEFAULT
-from .errors import HistoryError
 from .lock import LEASE_TABLE
 from .signals import cancel_statement
 
@@ -270,38 +269,3 @@ def send_results_to(application: Application, results: TextIO) -> None:
         return config
 
     application.state.migrate.configure_callbacks.append(redirect)
-
-
-def ancestors(script: ScriptDirectory, revisions: Iterable[str]) -> set[str]:
-    """Give revisions and all that came before them, dependencies included."""
-    known = [revision for revision in revisions if is_known(script, revision)]
-    if not known:
-        return set()
-    walk = script.revision_map.iterate_revisions(tuple(known), "base", inclusive=True)
-    return {revision.revision for revision in walk}
-
-
-def is_known(script: ScriptDirectory, revision: str) -> bool:
-    """Tell whether the code has a revision; the full identifier is needed."""
-    found = script.revision_map._revision_map.get(revision)  # noqa: SLF001
-    return found is not None and found.revision == revision
-
-
-def check_known(script: ScriptDirectory, current: Revisions) -> None:
-    """Refuse to go on where a database holds revisions that the code does not have.
-
-    Raises:
-        HistoryError: it does.
-    """
-    for database, revisions in current.items():
-        unknown = [revision for revision in revisions if not is_known(script, revision)]
-        if unknown:
-            raise HistoryError(
-                f"the database {database} is at revision {', '.join(unknown)}, which this code "
-                f"does not have in {script.dir}",
-                hint="the database is ahead of this code (an older image runs?) or has another "
-                "history: deploy the code that has the revision, or let 'upgrade' pass with "
-                "--if-ahead ignore",
-                database=database,
-                unknown=unknown,
-            )

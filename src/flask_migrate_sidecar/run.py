@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 from collections.abc import Iterator, Sequence
@@ -35,9 +34,6 @@ from .log import bind_everywhere, get_logger
 from .masking import secrets
 from .migrations import (
     Observer,
-    ancestors,
-    check_known,
-    is_known,
     load_history,
     read_revisions,
     send_results_to,
@@ -46,7 +42,17 @@ from .migrations import (
 from .migrations_only import refuse_comparing
 from .origins import log_start
 from .packages import Packages
+from .position import (
+    check_covered,
+    check_known,
+    describe_revisions,
+    find_pending,
+    is_known,
+    judge,
+    split_applied,
+)
 from .settings import Settings, load_settings
+from .status import parse_status_format, print_status
 from .subcommand import Subcommand, may_read, own_options, parse_subcommand
 from .wait import wait_for_databases
 
@@ -488,104 +494,3 @@ def check_readable(ini: Path) -> None:
             f"{ini} cannot be read: {reason}",
             hint="it belongs to the repository: check what is mounted, and the file's rights",
         ) from error
-
-
-def find_pending(script: ScriptDirectory, target: str, current: Readings) -> dict[str, list[str]]:
-    """Find the revisions that an upgrade would run in each database."""
-    return {
-        name: [str(step.info.up_revision_id) for step in script._upgrade_revs(target, revisions)]  # type: ignore[arg-type]  # noqa: SLF001
-        for name, revisions in current.items()
-    }
-
-
-def check_covered(
-    script: ScriptDirectory, before: Readings, after: Readings, pending: dict[str, list[str]]
-) -> None:
-    """Accept that another migrator has done our work meanwhile, and nothing else.
-
-    Raises:
-        HistoryError: the databases moved, but not to where this run was to bring them.
-    """
-    for name, revisions in pending.items():
-        missing = set(revisions) - ancestors(script, after.get(name, ()))
-        if missing:
-            raise HistoryError(
-                f"the database {name} moved while this run waited for the lock: it was at "
-                f"{', '.join(before[name]) or 'nothing'} and is at "
-                f"{', '.join(after.get(name, ())) or 'nothing'}",
-                hint="another migrator did something else than this one: look at its log, "
-                "then run again",
-                database=name,
-            )
-    logger.info("migration.plan", count=0, revisions=[], reason="another migrator did it")
-
-
-def judge(script: ScriptDirectory, current: Sequence[str]) -> str:
-    """Name the state of a database: empty, behind, at_head, ahead or diverged."""
-    heads = set(script.get_heads())
-    known = {revision for revision in current if is_known(script, revision)}
-    if len(known) < len(current):
-        return "ahead" if known <= heads else "diverged"
-    if heads <= ancestors(script, known):
-        return "at_head"
-    return "behind" if current else "empty"
-
-
-def describe_revisions(script: ScriptDirectory, current: Sequence[str]) -> dict[str, Any]:
-    """Describe where a database is among the revisions."""
-    passed = ancestors(script, current)
-    pending = [r for r in script.walk_revisions() if r.revision not in passed]
-    unknown = [revision for revision in current if not is_known(script, revision)]
-    return {
-        "state": judge(script, current),
-        "current": sorted(current),
-        "heads": sorted(script.get_heads()),
-        "pending": [{"revision": r.revision, "message": r.doc} for r in reversed(pending)]
-        if not unknown
-        else [],
-        "unknown": unknown,
-    }
-
-
-def parse_status_format(arguments: Sequence[str]) -> str:
-    """Read the arguments of `status`."""
-    words = [part for argument in arguments for part in argument.split("=", 1)]
-    if not words:
-        return "json"
-    if len(words) == 2 and words[0] == "--format" and words[1] in {"json", "table"}:  # noqa: PLR2004
-        return words[1]
-    raise UsageError("status: the only option is --format json or --format table")
-
-
-def print_status(states: dict[str, dict[str, Any]], form: str, results: Any) -> None:
-    """Print the status as JSON or as a table."""
-    if form == "json":
-        results.write(json.dumps({"version": 1, "databases": states}) + "\n")
-        return
-    rows = [("DATABASE", "STATE", "CURRENT", "HEADS", "PENDING", "LOCK")]
-    for name, state in states.items():
-        current, heads = ", ".join(state["current"]) or "-", ", ".join(state["heads"]) or "-"
-        lock = "held" if state["lock"]["held"] else "free"
-        rows.append((name, state["state"], current, heads, str(len(state["pending"])), lock))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        results.write("  ".join(cells).rstrip() + "\n")
-
-
-def split_applied(observer: Observer, script: ScriptDirectory, after: Readings) -> dict[str, Any]:
-    """Tell the revisions that stayed from those that were rolled back.
-
-    Where DDL is not transactional (MariaDB, SQLite), the one that failed may have left its first
-    statements behind: it is neither.
-    """
-    found: dict[str, list[str | None]] = {"kept": [], "rolled_back": []}
-    running = [observer.running] if observer.running is not None else []
-    for step in [*observer.applied, *running]:
-        there = step.revision in ancestors(script, after.get(step.database, ()))
-        stayed = there if step.direction == "upgrade" else not there
-        gone = "rolled_back"
-        if step is observer.running and not observer.is_transactional:
-            gone = "unfinished"
-        found.setdefault("kept" if stayed else gone, []).append(step.revision)
-    return found
