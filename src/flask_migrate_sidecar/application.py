@@ -123,7 +123,7 @@ def _import_application(name: str | None) -> Flask:
         return find_application(name)
     except NoAppException as error:
         cause = error.__cause__ or error.__context__
-        if isinstance(cause, (ImportError, SyntaxError)):
+        if isinstance(cause, ImportError):
             raise explain_import_error(cause, name) from cause
         if cause is not None and find_database_error(cause) is not None:
             raise explain_import_error(cause, name) from cause
