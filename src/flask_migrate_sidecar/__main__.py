@@ -10,8 +10,8 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -146,6 +146,8 @@ class Process:
         from .masking import hide_settings
 
         settings = Settings()
+        # For errors on the way to the real settings.
+        log.configure_log(self.streams, form=settings.log_format, level=settings.log_level)
         try:
             load_dotenv(self.line)
             settings = load_settings(self.line.flags, os.environ)
@@ -164,7 +166,8 @@ class Process:
         return settings
 
     def _execute(self, settings: Settings) -> dict[str, Any]:
-        from .run import Run
+        with explain_broken_packages():
+            from .run import Run
 
         self.current = Run(
             self.line,
@@ -237,9 +240,26 @@ class Process:
         return self._log_failure(error)
 
 
+@contextmanager
+def explain_broken_packages() -> Iterator[None]:
+    """Say what is wrong where Flask, Alembic or another package cannot be imported.
+
+    Raises:
+        ConfigurationError: one of them is missing, or does not fit the others.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise ConfigurationError(
+            f"the installed packages cannot be imported: {error}",
+            hint="'pip check' in that environment, --site-packages included, shows what is wrong",
+        ) from error
+
+
 def load_dotenv(line: CommandLine) -> None:
     """Read `.env` and `.flaskenv` as `flask` does, where python-dotenv is installed."""
-    from flask.cli import load_dotenv as load
+    with explain_broken_packages():
+        from flask.cli import load_dotenv as load
 
     [folder] = [*read_setting("app_dir", line.flags, os.environ), "."][:1]
     if os.environ.get("FLASK_SKIP_DOTENV", "0") in {"", "0"}:
