@@ -6,11 +6,12 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING
 from urllib.parse import quote, quote_plus
 
 import pytest
-from sqlalchemy import NullPool, create_engine, inspect, make_url
+from sqlalchemy import NullPool, create_engine, inspect, make_url, text
 
 from conftest import APPS, clean_environment
 from sidecar_runs import (
@@ -267,17 +268,42 @@ def test_failure_tells_what_was_kept(
     assert ("customer" in tables_of(database_url)) is keeps
 
 
-SLEEP = '''
+SLEEP = """
 
 def upgrade():
     op.execute("CREATE TABLE begun (id INTEGER)")
-    print("begun", flush=True)
-    op.execute("""{statement}""")
-'''
+    {prepare}
+    op.execute("{statement}")
+"""
+# Says that it began once the main thread is back in SQLite's own code, for a signal that comes
+# before is no news to Python.
+TELL_OF_SQLITE = """
+    import sys, threading
+
+    entered, main = threading.Event(), threading.get_ident()
+
+    def begin():
+        entered.set()
+        return 1
+
+    def tell():
+        entered.wait()
+        while sys._current_frames()[main].f_code is begin.__code__:
+            pass
+        print("begun")
+
+    threading.Thread(target=tell, daemon=True).start()
+    op.get_bind().connection.dbapi_connection.create_function("begin_now", 0, begin)
+"""
 ENDLESS = (
-    "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 100000000000) "
-    "SELECT count(*) FROM c"
+    "WITH RECURSIVE c(x) AS (SELECT begin_now() UNION ALL SELECT x + 1 FROM c "
+    "WHERE x < 100000000000) SELECT count(*) FROM c"
 )
+SLEEPING = {
+    "postgres": "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = :name",
+    "mariadb": "SELECT 1 FROM information_schema.processlist WHERE state = 'User sleep' "
+    "AND db = :name",
+}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
@@ -302,14 +328,19 @@ def test_signal_ends_a_statement(
 ) -> None:
     """A signal during a long statement cancels it, rolls back, gives the lock back, and is told."""
     app = copy_app("shop")
-    append(revision_file(app, MIDDLE), SLEEP.format(statement=statement))
+    prepare = 'print("begun")' if server else TELL_OF_SQLITE
+    append(revision_file(app, MIDDLE), SLEEP.format(statement=statement, prepare=prepare))
     url = f"sqlite:///{tmp_path}/signal.db"
     if server:
         running: Postgres | MariaDB = request.getfixturevalue(server)
         url = running.create_database().url(driver)
 
     process = start(app, "db", "upgrade", env={**clean_environment(), "DATABASE_URL": url})
-    rest = interrupt_when_begun(process, number)
+    await_begin(process)
+    if server:
+        await_sleep(url, SLEEPING[server])
+    process.send_signal(number)
+    _, rest = process.communicate(timeout=60)
 
     log = read_log(rest)
     assert process.returncode == 128 + number
@@ -323,15 +354,23 @@ def test_signal_ends_a_statement(
         assert (len(log[-1]["kept"]), log[-1]["unfinished"]) == (STEPS_BEFORE, [MIDDLE])
 
 
-def interrupt_when_begun(process: subprocess.Popen[str], number: signal.Signals) -> str:
-    """Send a signal once the revision says that it began; give the log behind that."""
+def await_begin(process: subprocess.Popen[str]) -> None:
+    """Read the log until the revision says that it began."""
     assert process.stderr is not None
     for line in process.stderr:
         if json.loads(line).get("text") == "begun":
-            break
-    process.send_signal(number)
-    _, rest = process.communicate(timeout=60)
-    return rest
+            return
+    pytest.fail("the revision did not begin")
+
+
+def await_sleep(url: str, query: str) -> None:
+    """Look at the server until the statement runs there."""
+    engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    deadline = monotonic() + 30
+    with engine.connect() as connection:
+        name = {"name": engine.url.database}
+        while not connection.execute(text(query), name).scalar():
+            assert monotonic() < deadline
 
 
 def tables_of(url: str) -> set[str]:

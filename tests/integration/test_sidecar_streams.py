@@ -48,6 +48,9 @@ class Broken:
     __str__ = __repr__
 
 
+early = logging.getLogger("early")
+
+
 def at_import():
     logging.config.dictConfig({
         "version": 1,
@@ -62,6 +65,7 @@ def at_import():
     logging.basicConfig(format="BASIC %(message)s", stream=sys.stdout, force=False)
     configure_structlog()
     logging.getLogger("shop").info("record of the app")
+    early.info("disabled by dictConfig")
     print("printed at import")
     os.write(1, b"written to 1\n")
     os.write(2, b"written to 2\n")
@@ -107,6 +111,7 @@ def hold_interpreter():
 
 
 def log():
+    early.warning("disabled by fileConfig")
     logger = logging.getLogger("shop.revision")
     try:
         raise KeyError("cause")
@@ -242,6 +247,8 @@ def test_native_code_cannot_deadlock(log: list[Line]) -> None:
     ("event", "level", "logger"),
     [
         ("record of the app", "info", "shop"),
+        ("disabled by dictConfig", "info", "early"),
+        ("disabled by fileConfig", "warning", "early"),
         ("a warning of the app", "warning", "py.warnings"),
         ("record with a traceback", "error", "shop.revision"),
         ("wrong arguments: %d text", "warning", "shop.revision"),
@@ -290,6 +297,8 @@ def test_lines_are_in_the_order_of_events(log: list[Line]) -> None:
     ]
     names = [line.get("text") or line["event"] for line in log]
     assert [name for name in names if name in marks] == marks
+    own = [line["timestamp"] for line in log if line["logger"].startswith(("out", "flask_mig"))]
+    assert own == sorted(own)
 
 
 def test_command_is_on_every_line_behind_the_import(log: list[Line]) -> None:
