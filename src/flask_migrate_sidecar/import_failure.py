@@ -95,7 +95,9 @@ def say(error: BaseException) -> str:
 
 
 def _is_driver(error: ImportError) -> bool:
-    return (error.name or "").partition(".")[0] in DRIVERS
+    frames = traceback.extract_tb(error.__traceback__)
+    by_sqlalchemy = any(frame.name == "import_dbapi" for frame in frames)
+    return by_sqlalchemy or (error.name or "").partition(".")[0] in DRIVERS
 
 
 def _explain_driver(error: ImportError) -> ConfigurationError:
