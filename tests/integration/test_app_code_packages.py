@@ -76,17 +76,10 @@ def test_matrix(
     assert {name for name, it in versions.items() if it["from"] != str(folder)} - ours == {"python"}
     for name in ("sqlalchemy", "alembic", "flask_sqlalchemy"):
         distribution = name.replace("_", "-")
-        (info,) = (
-            folder.glob(f"{name}-*.dist-info", case_sensitive=False)
-            if sys.version_info
-            >= (
-                3,
-                12,
-            )
-            else [path for path in folder.iterdir() if re.match(f"(?i){name}-.*info$", path.name)]
-        )
+        infos = (path.name for path in folder.glob("*.dist-info"))
+        (info,) = (text for text in infos if re.match(f"(?i){name}-", text))
         assert versions[name]["distribution"] == distribution
-        assert versions[name]["version"] == info.name.removesuffix(".dist-info").partition("-")[2]
+        assert versions[name]["version"] == info.removesuffix(".dist-info").partition("-")[2]
     lacks = [event["lacks"] for event in find_events(found["upgrade"], "flask_migrate.upstream")]
     assert len(lacks) == (version is not None)
     if version:
