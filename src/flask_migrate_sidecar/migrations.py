@@ -66,6 +66,7 @@ class Observer:
     after: dict[str, tuple[str, ...]] = field(default_factory=dict)
     applied: list[Step] = field(default_factory=list)
     running: Step | None = None
+    running_since: float = 0.0
     is_transactional: bool = True
     version_tables: dict[str, tuple[str | None, str]] = field(default_factory=dict)
     engine_name: str | None = None
@@ -143,7 +144,7 @@ class Observer:
         )
         for number, (step, raw) in enumerate(zip(steps, pending, strict=True), start=1):
             self.on_step()
-            self.running, started = step, monotonic()
+            self.running, self.running_since = step, monotonic()
             self.is_transactional = bool(context.impl.transactional_ddl)
             yield raw
             self.running = None
@@ -154,7 +155,7 @@ class Observer:
                 **step.describe(),
                 step=number,
                 steps=len(steps),
-                duration_ms=round((monotonic() - started) * 1000),
+                duration_ms=round((monotonic() - self.running_since) * 1000),
                 committed=connection is None or not connection.in_transaction(),
             )
         self.on_step()

@@ -29,6 +29,7 @@ from .errors import (
     UsageError,
 )
 from .explanation import explain
+from .heartbeat import beating
 from .lock import LockTarget, choose_kind, hold_locks, read_holder
 from .log import bind_everywhere, get_logger
 from .masking import secrets
@@ -91,6 +92,7 @@ class Run:
     started: float = field(default_factory=monotonic)
     observer: Observer = field(default_factory=Observer)
     application: Application | None = None
+    databases: list[Database] = field(default_factory=list)
     repository: str | None = None
 
     def execute(self) -> dict[str, Any]:
@@ -125,7 +127,7 @@ class Run:
         self.application = application
         self.interruption.reinstall()
         with application.app.app_context():
-            databases = list_databases(application, self.settings)
+            databases = self.databases = list_databases(application, self.settings)
         self.observer.names = {str(d.url): d.name for d in databases}
         self.observer.install()
         self.interruption.cancel = self.observer.cancel
@@ -323,8 +325,14 @@ class Run:
     def invoke(self, subcommand: Subcommand) -> None:
         """Run the subcommand itself."""
         stdout = self.streams.released() if subcommand.keeps_stdout else nullcontext()
+        heartbeat = beating(
+            self.observer,
+            self.databases,
+            period=self.settings.heartbeat,
+            connect_timeout=self.settings.connect_timeout,
+        )
         try:
-            with strict_history(), stdout:
+            with strict_history(), stdout, heartbeat:
                 subcommand.run()
         except (Exception, SystemExit) as error:
             explained = explain(error, repository=self.repository)

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sqlalchemy import NullPool, create_engine, make_url, text
 
 from racing import Replica, await_event, finish, race, read_runs, start, write_app
-from servers import MariaDB, PgBouncer, Postgres
+from servers import MariaDB, PgBouncer, Postgres, Server
 
 SLOW = "    time.sleep(3)"
 QUICK = "    pass"
@@ -189,3 +190,28 @@ def test_mariadb_holder_is_named(tmp_path: Path, mariadb: MariaDB) -> None:
     waiter = start(app, ("db", "upgrade"), env)
     assert await_event(waiter, "lock.waiting")["holder"]["pid"]
     assert [finish(holder).code, finish(waiter).code] == [0, 0]
+
+
+@pytest.mark.parametrize("name", ["postgres", "mariadb"])
+def test_long_revision_says_who_blocks_it(
+    tmp_path: Path, name: str, request: pytest.FixtureRequest
+) -> None:
+    """While another session blocks a revision, `migration.running` says so and names it."""
+    server: Server = request.getfixturevalue(name)
+    change = "    op.add_column('ran', sa.Column('more', sa.Integer))"
+    app = write_app(tmp_path / "app", [change])
+    # On MariaDB only a role that may see all processes learns who blocks.
+    location = make_url(server.admin_url).set(database=server.create_database().name)
+    url = location.render_as_string(hide_password=False)
+    env = {"DATABASE_URL": url, "MIGRATE_HEARTBEAT": "1"}
+    assert race(app, [env], "db", "upgrade", "r1")[0].code == 0
+    engine = create_engine(url, poolclass=NullPool)
+    with engine.connect() as other:
+        other.execute(text("INSERT INTO ran (revision) VALUES ('other')"))
+        process = start(app, ("db", "upgrade"), env)
+        running = await_event(process, "migration.running")
+        other.rollback()
+    assert finish(process).code == 0
+    assert running["revision"] == "r2"
+    assert "lock" in running["waits_for"].lower()
+    assert len(running["blocked_by"]) == 1
