@@ -154,6 +154,8 @@ def _secret_arguments(url: URL) -> Iterator[str]:
 def _spellings(password: str) -> set[str]:
     encoded = {quote(password), quote(password, safe=""), quote(password, safe=" +")}
     encoded.add(quote_plus(password))
+    # The first releases of SQLAlchemy 2.0 encode these three alone.
+    encoded.add(re.sub(r"[:@/]", lambda found: f"%{ord(found[0]):X}", password))
     encoded |= {re.sub("%[0-9A-F]{2}", lambda hexa: hexa[0].lower(), text) for text in encoded}
     # As Python shows a string inside an exception's arguments, and as JSON writes it.
     quoted = {repr(password)[1:-1], json.dumps(password)[1:-1]}
