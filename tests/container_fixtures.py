@@ -6,15 +6,26 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from sqlalchemy import NullPool, create_engine, make_url, text
+
 from containers import Engine, Images, Sidecar
 from servers import MissingServerError
 
+# The word is not in these statements: they would find themselves.
+_SLEEPING = {
+    "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE state = 'active'"
+    " AND datname = :database AND query LIKE '%pg_' || 'sleep%'",
+    "mysql": "SELECT count(*) FROM information_schema.processlist"
+    " WHERE db = :database AND info LIKE CONCAT('%SLE', 'EP%')",
+}
 FIGURES: dict[str, str] = {}
 
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Engine]:
     """Run a Docker engine."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        pytest.fail("one engine is for one process: run the container tests with -n 0")
     with _missing_skips():
         engine = Engine()
         engine.start()
@@ -47,6 +58,20 @@ def open_folder(tmp_path: Path) -> Path:
     folder.mkdir()
     folder.chmod(0o777)
     return folder
+
+
+@pytest.fixture
+def is_sleeping() -> Callable[[str], bool]:
+    """Return a function that tells whether a session of a database runs a statement that sleeps."""
+
+    def is_sleeping(url: str) -> bool:
+        location = make_url(url)
+        statement = _SLEEPING[location.get_backend_name()]
+        with create_engine(location, poolclass=NullPool).connect() as connection:
+            found = connection.execute(text(statement), {"database": location.database})
+            return bool(found.scalar_one())
+
+    return is_sleeping
 
 
 @pytest.fixture
