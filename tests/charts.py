@@ -25,6 +25,8 @@ EXAMPLES = CHART / "examples"
 # As the chart's README names them; image volumes came with 1.33.
 OLDEST, FIRST_WITH_IMAGES, NEWEST = "1.31.0", "1.33.0", "1.37.0"
 RELEASE = "shop"
+# What of the environment helm may see: only tests that ask for a cluster have one.
+_CLUSTER = {name: os.environ[name] for name in ("KUBECONFIG",) if name in os.environ}
 
 DATABASE = {"secretKeyRef": {"name": "shop-database", "key": "url"}}
 # The values that each way to get the application's code needs.
@@ -103,7 +105,7 @@ def run_helm(*arguments: str | Path, values: Mapping[str, Any] | None = None) ->
             capture_output=True,
             text=True,
             check=False,
-            env={"PATH": os.environ["PATH"], "HOME": folder},
+            env={**_CLUSTER, "PATH": os.environ["PATH"], "HOME": folder},
         )
     if done.returncode:
         raise RenderError(done.stderr)
