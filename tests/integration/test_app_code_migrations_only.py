@@ -87,7 +87,7 @@ def test_same_schema_as_with_the_app(
     "command",
     [
         *("db current", "db history", "db heads", "db show", "db branches", "db stamp head"),
-        *("status", "wait head", "wait database", "db upgrade --sql"),
+        *("status", "wait head", "wait database"),
     ],
 )
 def test_commands_that_need_no_models(command: str, tmp_path: Path, sidecar: "RunCommand") -> None:
@@ -96,6 +96,15 @@ def test_commands_that_need_no_models(command: str, tmp_path: Path, sidecar: "Ru
     env = {"DATABASE_URL": f"sqlite:///{tmp_path}/x.db", "MIGRATE_HEAD_TIMEOUT": "0"}
     result = sidecar(folder, *command.split(), env=env)
     assert result.returncode == (10 if command == "wait head" else 0), result.stderr
+
+
+def test_sql_is_printed_without_a_server(tmp_path: Path, sidecar: "RunCommand") -> None:
+    """`--sql` needs the URL for its dialect alone: nothing connects, nothing is waited for."""
+    folder = copy_repository("legacy", tmp_path)
+    env = {"MIGRATE_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing"}
+    result = sidecar(folder, "db", "upgrade", "--sql", env=env)
+    assert read_last(result)["exit_code"] == 0
+    assert "CREATE TABLE" in result.stdout
 
 
 @pytest.mark.parametrize("command", [["migrate"], ["check"], ["revision", "--autogenerate"]])
