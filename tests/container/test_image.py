@@ -26,7 +26,7 @@ names = (
     os.path.join(folder, name)
     for folder, folders, files in os.walk("/")
     for name in (*folders, *files)
-    if (module.fullmatch(name) and "python" in folder)
+    if (module.fullmatch(name) and "/lib/python" in folder)
     or (program.fullmatch(name) and folder.endswith("bin"))
 )
 found = sorted(names)
