@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
+from urllib.parse import quote
 from uuid import uuid4
 
 from sqlalchemy import URL, NullPool, create_engine, text
@@ -54,7 +55,17 @@ class Database:
         if driver is not None:
             dialect = location.get_backend_name()
             location = location.set(drivername=f"{dialect}+{driver}" if driver else dialect)
-        return location.render_as_string(hide_password=False)
+        return render_url(location)
+
+
+def render_url(url: URL) -> str:
+    """Return the text of a URL; the first releases of SQLAlchemy 2.0 leave a `%` as it is."""
+    password = quote(str(url.password or ""), safe="")
+    return (
+        url.set(password="PASSWORD")
+        .render_as_string(hide_password=False)
+        .replace(":PASSWORD@", f":{password}@")
+    )
 
 
 class Server(ABC):
@@ -79,7 +90,7 @@ class Server(ABC):
     @property
     def admin_url(self) -> str:
         """Return the URL of a superuser in the server's maintenance database."""
-        return self._location(user=ADMIN).render_as_string(hide_password=False)
+        return render_url(self._location(user=ADMIN))
 
     def create_database(self) -> Database:
         """Create an empty database with a name never used before."""

@@ -11,7 +11,7 @@ from sqlalchemy import make_url
 
 from app_code import find_events, read_last, read_log, write_app
 from conftest import clean_environment
-from servers import PASSWORD, Postgres
+from servers import PASSWORD, Postgres, render_url
 
 if TYPE_CHECKING:
     from conftest import RunCommand
@@ -118,7 +118,7 @@ def test_refusal_counts_after_the_grace(
     url = make_url(postgres15.create_database().url()).set(password="wrong%pw")
     app = write_app(tmp_path / "app", QUERY)
     env = {
-        "DATABASE_URL": url.render_as_string(hide_password=False),
+        "DATABASE_URL": render_url(url),
         "MIGRATE_REFUSED_GRACE": "1s",
         "MIGRATE_WAIT_TIMEOUT": "60s",
     }

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import NullPool, create_engine, make_url, text
 
 from racing import Replica, await_event, finish, race, read_runs, start, write_app
-from servers import MariaDB, PgBouncer, Postgres, Server
+from servers import MariaDB, PgBouncer, Postgres, Server, render_url
 
 SLOW = "    time.sleep(3)"
 QUICK = "    pass"
@@ -75,7 +75,7 @@ def test_pooled_and_direct_replicas_share_one_upgrade(
     database = postgres.create_database()
     pooled = database.location.set(host=pgbouncer.host, port=pgbouncer.port)
     direct = {"DATABASE_URL": database.url()}
-    through = {"DATABASE_URL": pooled.render_as_string(hide_password=False)}
+    through = {"DATABASE_URL": render_url(pooled)}
     assert_all_well(race(app, [direct, through] * (count // 2)), database.url())
 
 
@@ -120,7 +120,7 @@ def test_another_spelling_of_a_url_is_the_same_database(tmp_path: Path, postgres
     """A bind that reaches the main database under another host name is not locked twice."""
     app = write_app(tmp_path / "app", [QUICK, QUICK])
     database = postgres.create_database()
-    other = database.location.set(host="localhost").render_as_string(hide_password=False)
+    other = render_url(database.location.set(host="localhost"))
     env = {"DATABASE_URL": database.url(), "SECOND_URL": other, "MIGRATE_LOCK_TIMEOUT": "5s"}
     [replica] = race(app, [env])
     assert replica.code == 0
@@ -202,7 +202,7 @@ def test_long_revision_says_who_blocks_it(
     app = write_app(tmp_path / "app", [change])
     # On MariaDB only a role that may see all processes learns who blocks.
     location = make_url(server.admin_url).set(database=server.create_database().name)
-    url = location.render_as_string(hide_password=False)
+    url = render_url(location)
     env = {"DATABASE_URL": url, "MIGRATE_HEARTBEAT": "1"}
     assert race(app, [env], "db", "upgrade", "r1")[0].code == 0
     engine = create_engine(url, poolclass=NullPool)

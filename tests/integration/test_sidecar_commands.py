@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import NullPool, create_engine, inspect, make_url, text
 
 from conftest import APPS, clean_environment
+from servers import render_url
 from sidecar_runs import (
     Launcher,
     Result,
@@ -396,7 +397,7 @@ def upgrade():
         secret, repr(secret), quote(secret), quote(secret, safe=""), quote_plus(secret),
         f"host=x password={secret} dbname=y", f"host=x password='{libpq}' dbname=y",
         current_app.config["SQLALCHEMY_DATABASE_URI"], repr(current_app.config),
-        op.get_bind().engine.url.render_as_string(hide_password=False),
+        op.get_bind().render_url(engine.url),
         f"a@b://{secret}@{secret}:{secret}", f"first\\n{secret}\\nlast",
         repr(f"first\\n{secret}\\nlast"),
     ]
@@ -427,7 +428,7 @@ def test_no_spelling_of_a_password_is_seen(
     role = create_role(postgres, database.name, password)
     url = make_url(database.url()).set(username=role, password=password)
     env = {
-        "DATABASE_URL": url.render_as_string(hide_password=False),
+        "DATABASE_URL": render_url(url),
         "TEST_SECRET": password,
         "DB_PASSWORD": password,
     }

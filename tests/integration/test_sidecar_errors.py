@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from conftest import clean_environment
+from flask_migrate import alembic_version
 from sidecar_runs import Launcher, Result, append, prepend, revision_file
 
 BEFORE = [
@@ -147,9 +148,7 @@ USAGE = [
     Case("malformed bind", 2, "--bind-url: NAME=URL", "--help", ("--bind-url", "x", *UPGRADE)),
     Case("no subcommand", 2, "subcommand is needed", "db --help", ("db",)),
     Case("unknown subcommand", 2, "'frob'", "db --help", ("db", "frob")),
-    Case(
-        "unknown option of a subcommand", 2, "'--frob'", "db upgrade --help", (*UPGRADE, "--frob")
-    ),
+    Case("unknown option of a subcommand", 2, "--frob", "db upgrade --help", (*UPGRADE, "--frob")),
     Case(
         "too many arguments", 2, "unexpected extra argument", "upgrade --help", (*UPGRADE, "a", "b")
     ),
@@ -473,12 +472,14 @@ HISTORY = [
     ),
 ]
 
+HAS_CHECK_HEADS = alembic_version >= (1, 17, 1)
+
 PENDING = [
     Case(
         "current --check-heads",
-        10,
-        "not on all head revisions",
-        "'upgrade'",
+        10 if HAS_CHECK_HEADS else 2,
+        "not on all head revisions" if HAS_CHECK_HEADS else "has no --check-heads",
+        "'upgrade'" if HAS_CHECK_HEADS else "--help",
         ("db", "current", "--check-heads"),
         at(FIRST),
     ),

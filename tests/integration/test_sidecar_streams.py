@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import NullPool, create_engine, inspect, make_url, text
 
 from conftest import APPS, clean_environment
+from servers import render_url
 from sidecar_runs import Line, append, events, outputs, prepend, read_log, revision_file, start
 
 if TYPE_CHECKING:
@@ -374,7 +375,7 @@ def execute_script(url: str, script: Path) -> None:
     location = make_url(url)
     env = {"MYSQL_PWD": location.password or ""}
     if location.get_backend_name() == "postgresql":
-        plain = location.set(drivername="postgresql").render_as_string(hide_password=False)
+        plain = render_url(location.set(drivername="postgresql"))
         command = ["psql", "-qv", "ON_ERROR_STOP=1", plain, "-f", str(script)]
     else:
         host, port = str(location.host), str(location.port)
