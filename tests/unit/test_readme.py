@@ -35,7 +35,8 @@ def test_settings_are_those_of_the_code() -> None:
 
 def test_exit_codes_are_those_of_the_errors() -> None:
     """Each class of error has one row: its code, its name and whether to run again."""
-    classes = [errors.SidecarError, *errors.SidecarError.__subclasses__()]
+    classes: list[type[errors.SidecarError]] = [errors.SidecarError]
+    classes += errors.SidecarError.__subclasses__()
     declared = [[str(c.exit_code), c.name, c.retry] for c in classes]
     written = [[code, name, retry] for code, name, _, retry in rows("Exit codes")]
     assert written[0][:2] == ["0", "ok"]
