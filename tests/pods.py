@@ -154,7 +154,7 @@ class Pod:
 
     def __exit__(self, *_exception: object) -> None:
         """Remove the pod, whatever it does."""
-        self.podman("pod", "rm", "--force", "--time=1", self.name, check=False)
+        self.podman("pod", "rm", "--force", "--time=0", self.name, check=False)
 
     def play(self) -> str:
         """Play until the init containers have ended and the others have started."""
