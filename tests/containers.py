@@ -13,7 +13,6 @@ from pathlib import Path
 from docker_engine import (
     BUILD_TIMEOUT,
     ROOT,
-    START_TIMEOUT,
     Container,
     Engine,
     Sidecar,
@@ -101,13 +100,16 @@ class Images:
             _run(["debootstrap", *options])
             for unwanted in ("*.pyc", "*.deb"):
                 _run(["find", folder, "-xdev", "-name", unwanted, "-delete"])
-            tar = subprocess.Popen(["tar", "-C", folder, "-c", "."], stdout=subprocess.PIPE)
-            path = "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-            command = [self.engine.program, "import", "-c", path, "-", STANDIN_BASE]
-            subprocess.run(
-                command, stdin=tar.stdout, env=self.engine.env, check=True, capture_output=True
-            )
-            tar.wait(START_TIMEOUT)
+            command = ["tar", "-C", folder, "-c", "."]
+            with subprocess.Popen(command, stdout=subprocess.PIPE) as tar:
+                self._import(tar)
+
+    def _import(self, tar: subprocess.Popen[bytes]) -> None:
+        path = "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        command = [self.engine.program, "import", "-c", path, "-", STANDIN_BASE]
+        subprocess.run(
+            command, stdin=tar.stdout, env=self.engine.env, check=True, capture_output=True
+        )
 
 
 def _run(command: Sequence[str]) -> None:

@@ -54,6 +54,9 @@ class Engine:
         if self._daemon and self._folder:
             self._daemon.terminate()
             self._daemon.wait(START_TIMEOUT)
+            # The engine leaves the host's network namespace mounted.
+            namespace = self._folder / "exec" / "netns" / "default"
+            subprocess.run(["umount", namespace], check=False, capture_output=True)
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def __call__(
