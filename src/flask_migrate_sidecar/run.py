@@ -241,20 +241,33 @@ class Run:
         script = self._explained(lambda: load_history(config))
         options = {"tag": subcommand.params.get("tag"), "destination_rev": target}
         before = self._read_before(config, script, subcommand, options)
-        pending = None
-        if before is not None:
-            if self._is_ahead(script, before):
-                return
-            pending = self._explained(lambda: find_pending(script, target, before))
-            if not any(pending.values()):
-                logger.info("migration.plan", count=0, revisions=[])
-                return
+        pending = {} if before is None else self._find_work(script, target, before)
+        if before is not None and not pending:
+            return
         with self.lock(databases):
             after = self._read(config, script, subcommand, options)
-            if before is not None and pending is not None and after != before:
+            if before is None and not self._find_work(script, target, after):
+                return
+            if before is not None and after != before:
                 check_covered(script, before, after, pending)
+                self.observer.before, self.observer.after = before, after
                 return
             self.invoke(subcommand)
+
+    def _find_work(
+        self, script: ScriptDirectory, target: str, current: Readings
+    ) -> dict[str, list[str]]:
+        """Give the pending revisions of each database, or nothing where nothing is to be done."""
+        if self._is_ahead(script, current):
+            return {}
+        pending: dict[str, list[str]] = self._explained(
+            lambda: find_pending(script, target, current)
+        )
+        if any(pending.values()):
+            return pending
+        logger.info("migration.plan", count=0, revisions=[], reason="nothing to do")
+        self.observer.before = self.observer.after = current
+        return {}
 
     def _read_before(
         self, config: Any, script: ScriptDirectory, subcommand: Subcommand, options: dict[str, Any]
