@@ -213,6 +213,8 @@ class Process:
         hint = getattr(error, "hint", None)
         if isinstance(error, Interrupted):
             hint = "what was not committed is rolled back, and the lock is given back: run again"
+            if fields.get("unfinished"):
+                hint = "the first statements of the unfinished revision may stay: see to them first"
         if not known:
             hint = "this was not foreseen: please report it, with the traceback in this line"
         if not known or getattr(error, "shows_traceback", False):

@@ -51,7 +51,7 @@ _ASYNCHRONOUS_ONLY: Final = frozenset(
 # (https://magicstack.github.io/asyncpg/current/api/index.html#connection).
 _SSLMODES: Final = {"true": "require", "on": "require", "1": "require", "false": "disable"}
 _PERCENT_HINT: Final = (
-    "form: dialect+driver://user:password@host:port/database; percent-encode special characters"
+    "form: dialect+driver://USER[:PASSWORD]@HOST:PORT/DATABASE; percent-encode special characters"
     " in user and password (Python: urllib.parse.quote_plus)"
 )
 
@@ -116,6 +116,9 @@ def _read(text: str, name: str) -> URL:
         # int(), for what stands behind the last colon: perhaps half a password.
         message = f"the URL of database {name!r} has a port that is not a number"
         raise _error(message, _PERCENT_HINT, name) from None
+    if text.partition("?")[0].count("@") > 1:
+        # Where the password ends is a guess, and a wrong one shows the rest of it as the host.
+        raise _error(f"the URL of database {name!r} has several @", _PERCENT_HINT, name)
     if re.fullmatch(r"postgres(\+\w+)?", url.drivername):
         return url.set(drivername="postgresql" + url.drivername.removeprefix("postgres"))
     return url

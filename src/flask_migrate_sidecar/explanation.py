@@ -112,12 +112,12 @@ def _explain_database(error: DBAPIError) -> SidecarError:
             f"a lock in the database was not to be had in time: {text}",
             hint="another session holds the table or the file; run again when it is done",
         )
-    hint = "the statement is in the traceback; mend the revision"
+    hint = "the statement is in the traceback; mend the revision, or what the database holds"
     if code in _EXISTS or "already exists" in text:
         hint = (
             "the object is there already: an earlier attempt stopped midway (databases without "
             "transactional DDL keep its first statements), or the application runs "
-            "db.create_all(); remove the object, or 'stamp' the revision that made it"
+            "db.create_all(); remove the object, or 'stamp' the revision if all of it is there"
         )
     return MigrationError(f"{type(error.orig).__name__}: {text}", hint=hint)
 
@@ -190,6 +190,7 @@ _MESSAGES: tuple[tuple[str, type[SidecarError], str], ...] = (
         UsageError,
         "see the subcommand's --help",
     ),
+    (r"is not up to date.*merge heads", HistoryError, "join the heads first"),
     (r"is not up to date", HistoryError, "run 'upgrade' first"),
     (
         r"Can't locate revision",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -88,17 +89,40 @@ def find_pending(script: ScriptDirectory, target: str, current: Readings) -> dic
     }
 
 
-def check_covered(
-    script: ScriptDirectory, before: Readings, after: Readings, pending: dict[str, list[str]]
+def is_relative(target: str) -> bool:
+    """Tell whether a target means another revision for each state of the database."""
+    return re.search(r"[+-]\d+$", target) is not None
+
+
+def find_missing(
+    script: ScriptDirectory, current: Readings, pending: Mapping[str, Sequence[str]]
+) -> set[str]:
+    """Find the databases that lack one of the revisions that were pending."""
+    return {
+        name
+        for name, revisions in pending.items()
+        if set(revisions) - ancestors(script, current.get(name, ()))
+    }
+
+
+def check_progress(
+    script: ScriptDirectory,
+    before: Readings,
+    after: Readings,
+    pending: Mapping[str, Sequence[str]],
+    *,
+    is_relative: bool,
 ) -> None:
-    """Accept that another migrator has done our work meanwhile, and nothing else.
+    """Accept that another migrator has done our work meanwhile, or a part of it before it died.
 
     Raises:
-        HistoryError: the databases moved, but not to where this run was to bring them.
+        HistoryError: the databases moved to where this run would not have brought them, or only
+            a part of the way to a target that now means something else.
     """
-    for name, revisions in pending.items():
-        missing = set(revisions) - ancestors(script, after.get(name, ()))
-        if missing:
+    for name in find_missing(script, after, pending):
+        now, then = (ancestors(script, readings.get(name, ())) for readings in (after, before))
+        on_the_way = then <= now <= then | set(pending[name])
+        if is_relative or not on_the_way:
             raise HistoryError(
                 f"the database {name} moved while this run waited for the lock: it was at "
                 f"{', '.join(before[name]) or 'nothing'} and is at "
@@ -107,7 +131,6 @@ def check_covered(
                 "then run again",
                 database=name,
             )
-    logger.info("migration.plan", count=0, revisions=[], reason="another migrator did it")
 
 
 def split_applied(observer: Observer, script: ScriptDirectory, after: Readings) -> dict[str, Any]:

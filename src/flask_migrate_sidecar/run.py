@@ -12,7 +12,6 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any
 
 import click
-from sqlalchemy.exc import DBAPIError
 
 from .application import Application, enter_folder, list_databases, load_application
 from .attempts import Attempts
@@ -22,6 +21,7 @@ from .databases import secrets as url_secrets
 from .errors import (
     ConfigurationError,
     HistoryError,
+    LockedError,
     PendingError,
     RefusedError,
     SidecarError,
@@ -44,11 +44,13 @@ from .migrations_only import refuse_comparing
 from .origins import log_start
 from .packages import Packages
 from .position import (
-    check_covered,
     check_known,
+    check_progress,
     describe_revisions,
+    find_missing,
     find_pending,
     is_known,
+    is_relative,
     judge,
     split_applied,
 )
@@ -153,13 +155,17 @@ class Run:
                 databases.append(Database.of_app(name, url))
         connects = self.line.command == "wait" or may_read(self.line.arguments)
         if databases and connects:
-            self.wait(databases, writes=False)
+            is_gate = (self.line.command, *self.line.arguments) == ("wait", "head")
+            timeout = self.settings.head_timeout if is_gate else None
+            self.wait(databases, writes=False, timeout=timeout)
 
-    def wait(self, databases: Sequence[Database], *, writes: bool) -> None:
-        """Wait for databases."""
+    def wait(
+        self, databases: Sequence[Database], *, writes: bool, timeout: float | None = None
+    ) -> None:
+        """Wait for databases, by default as long as `--wait-timeout` says."""
         wait_for_databases(
             databases,
-            timeout=self.settings.wait_timeout,
+            timeout=self.settings.wait_timeout if timeout is None else timeout,
             connect_timeout=self.settings.connect_timeout,
             refused_grace=self.settings.refused_grace,
             writes=writes,
@@ -220,6 +226,12 @@ class Run:
         if not subcommand.reads(revision_environment=environment):
             self.invoke(subcommand)
             return
+        unknown = sorted({*subcommand.binds} - {d.name for d in databases})
+        if unknown:
+            raise UsageError(
+                f"no database is called {', '.join(unknown)}; "
+                f"there are {', '.join(d.name for d in databases)}"
+            )
         # What the sidecar reads on its own account keeps to the selected databases too.
         config.cmd_opts.bind = subcommand.binds
         selected = [d for d in databases if subcommand.selects(d.name)]
@@ -249,9 +261,13 @@ class Run:
             if before is None and not self._find_work(script, target, after):
                 return
             if before is not None and after != before:
-                check_covered(script, before, after, pending)
-                self.observer.before, self.observer.after = before, after
-                return
+                if self._is_ahead(script, after):
+                    return
+                check_progress(script, before, after, pending, is_relative=is_relative(target))
+                if not find_missing(script, after, pending):
+                    logger.info("migration.plan", count=0, reason="another migrator did it")
+                    self.observer.before, self.observer.after = before, after
+                    return
             self.invoke(subcommand)
 
     def _find_work(
@@ -409,26 +425,27 @@ class Run:
         """
         assert self.application is not None  # noqa: S101 - load() comes first
         deadline = monotonic() + self.settings.head_timeout
-        wait_for_databases(
-            databases,
-            timeout=self.settings.head_timeout,
-            connect_timeout=self.settings.connect_timeout,
-            refused_grace=self.settings.refused_grace,
-            writes=False,
-        )
+        self.wait(databases, writes=False, timeout=self.settings.head_timeout)
         with self.application.app.app_context():
             config = self.open_repository(self.settings.directory)
             script = self._explained(lambda: load_history(config))
             pause, told = 0.05, None
             while True:
-                states = self._read_states(config, script)
+                outage: SidecarError | None = None
+                try:
+                    states = self._read_states(config, script)
+                except (UnavailableError, LockedError) as error:
+                    outage, states = error, {DEFAULT: "unreachable"}
                 if states and all(state in {"at_head", "ahead"} for state in states.values()):
                     logger.info("head.reached", states=states)
                     return
                 if states != told:
-                    logger.info("head.waiting", states=states, next_try=round(pause, 3))
+                    reason = {"reason": str(outage)} if outage else {}
+                    logger.info("head.waiting", states=states, next_try=round(pause, 3), **reason)
                     told = states
                 if monotonic() + pause > deadline:
+                    if outage is not None:
+                        raise UnavailableError(str(outage), hint=outage.hint) from outage
                     raise PendingError(
                         f"not at head after {self.settings.head_timeout:g} s: "
                         + ", ".join(f"{name} is {state}" for name, state in states.items()),
@@ -439,15 +456,12 @@ class Run:
                 pause = min(pause * 2, 1.0)
 
     def _read_states(self, config: Any, script: ScriptDirectory) -> dict[str, str]:
-        """Judge each database; one that cannot be read now is `unreachable`."""
+        """Judge each database."""
         assert self.application is not None  # noqa: S101 - load() comes first
-        try:
-            found = read_revisions(self.application, self.observer, config, script)
-        except DBAPIError as error:
-            logger.info("database.waiting", reason=str(explain(error)))
-            return {DEFAULT: "unreachable"}
-        except Exception as error:
-            raise explain(error, repository=self.repository) from error
+        application = self.application
+        found: Readings = self._explained(
+            lambda: read_revisions(application, self.observer, config, script)
+        )
         return {name: judge(script, revisions) for name, revisions in found.items()}
 
     def run_status(self) -> None:
@@ -489,7 +503,8 @@ class Run:
         """Describe one database for `status`."""
         lock: dict[str, Any] = {"kind": self.settings.lock, "held": False, "holder": None}
         if current is None:
-            return {**describe_revisions(script, ()), "state": "unreachable", "lock": lock}
+            nothing = {**describe_revisions(script, ()), "pending": []}
+            return {**nothing, "state": "unreachable", "lock": {**lock, "held": None}}
         if not is_memory(database.url):
             table = self.observer.version_tables.get(database.name, (None, "alembic_version"))
             with suppress(SidecarError):

@@ -27,7 +27,7 @@ def print_status(states: dict[str, dict[str, Any]], form: str, results: TextIO) 
     rows = [("DATABASE", "STATE", "CURRENT", "HEADS", "PENDING", "LOCK")]
     for name, state in states.items():
         current, heads = ", ".join(state["current"]) or "-", ", ".join(state["heads"]) or "-"
-        lock = "held" if state["lock"]["held"] else "free"
+        lock = {True: "held", False: "free", None: "?"}[state["lock"]["held"]]
         rows.append((name, state["state"], current, heads, str(len(state["pending"])), lock))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:

@@ -153,7 +153,9 @@ class Subcommand:
 
 def may_read(arguments: Sequence[str]) -> bool:
     """Guess, before the application is there to parse them, whether arguments read a database."""
-    return "--sql" not in arguments and any(word in WRITING | READING for word in arguments)
+    return not {"--sql", "--help"} & {*arguments} and any(
+        word in WRITING | READING for word in arguments
+    )
 
 
 def unwrap(error: BaseException) -> BaseException:

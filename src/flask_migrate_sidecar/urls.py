@@ -80,6 +80,8 @@ def secrets(url: URL | str) -> set[str]:
         # Greedy on purpose: a password that was not percent-encoded may hold an @ itself.
         raw = re.search(r"://[^:/@]*:(?P<password>.*)@", url)
         found |= {raw["password"], unquote(raw["password"])} if raw else set()
+        # What a parser that guesses otherwise takes for the host is a part of it.
+        found |= set(re.split("[@/]", raw["password"])) if raw else set()
         try:
             url = make_url(url)
         except (ArgumentError, ValueError):

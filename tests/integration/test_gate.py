@@ -198,3 +198,47 @@ def test_bind_leaves_the_other_databases_alone(
     assert result.returncode == 0, result.stderr
     assert (tmp_path / "users.db").exists()
     assert not (tmp_path / "main.db").exists()
+
+
+def test_unknown_bind_is_a_usage_error(new_app: Path, tmp_path: Path, sidecar: RunCommand) -> None:
+    """A `--bind` that no database has migrates nothing, and says so with 2."""
+    env = {"DATABASE_URL": f"sqlite:///{tmp_path}/x.db"}
+    result = sidecar(new_app, "db", "upgrade", "--bind", "nope", env=env)
+    assert result.returncode == 2
+    assert "default" in json.loads(result.stderr.splitlines()[-1])["error"]["message"]
+
+
+@pytest.mark.parametrize("password", ["ab@S3cretWord", "ab@S3cretWord/x", "p@S3cretWord@y"])
+def test_raw_at_sign_shows_no_part_of_a_password(
+    new_app: Path, sidecar: RunCommand, password: str
+) -> None:
+    """A URL whose password holds an @ as it is has no clear end of it: 3, at once, unseen."""
+    url = f"postgresql://u:{password}@127.0.0.1/d"
+    env = {"DATABASE_URL": "sqlite:///x.db"}
+    result = sidecar(new_app, "--database-url", url, "db", "upgrade", env=env)
+    assert result.returncode == 3
+    assert "S3cretWord" not in result.stderr
+
+
+def test_outage_under_the_gate_is_unavailable(
+    new_app: Path, tmp_path: Path, sidecar: RunCommand
+) -> None:
+    """A database that cannot be read up to the head timeout ends `wait head` with 5, not 10."""
+    path = tmp_path / "x.db"
+    env = {"DATABASE_URL": f"sqlite:///{path}", "MIGRATE_HEAD_TIMEOUT": "1"}
+    sidecar(new_app, "db", "upgrade", "r1", env=env)
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("BEGIN EXCLUSIVE")
+    result = sidecar(new_app, "wait", "head", env=env)
+    connection.close()
+    assert result.returncode == 5
+
+
+def test_help_waits_for_nothing(new_app: Path, sidecar: RunCommand) -> None:
+    """`--help` of a subcommand is printed though the database is down."""
+    env = {"DATABASE_URL": "sqlite:///x.db"}
+    result = sidecar(
+        new_app, "--database-url", "sqlite:////no/x.db", "db", "upgrade", "--help", env=env
+    )
+    assert result.returncode == 0
+    assert "--sql" in result.stdout

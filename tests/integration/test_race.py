@@ -215,3 +215,51 @@ def test_long_revision_says_who_blocks_it(
     assert running["revision"] == "r2"
     assert "lock" in running["waits_for"].lower()
     assert len(running["blocked_by"]) == 1
+
+
+def test_next_replica_goes_on_from_where_the_killed_one_was(
+    tmp_path: Path, database_url: str
+) -> None:
+    """A holder that committed a part before it died leaves the rest to the one that waited."""
+    app = write_app(tmp_path / "app", [SLOW, SLOW])
+    env = {"DATABASE_URL": database_url}
+    assert race(app, [env], "db", "upgrade", "r1")[0].code == 0
+    holder = start(app, ("db", "upgrade"), env)
+    await_event(holder, "Running upgrade r1 -> r2, step 2")
+    waiter = start(app, ("db", "upgrade"), env)
+    await_event(waiter, "lock.waiting")
+    await_event(holder, "Running upgrade r2 -> r3, step 3")
+    holder.kill()
+    holder.communicate()
+    assert finish(waiter).code == 0
+    assert read_runs(database_url) == ONCE
+
+
+def test_database_that_moved_elsewhere_is_refused(tmp_path: Path, postgres: Postgres) -> None:
+    """A database that another one stamped to something else meanwhile ends the waiter with 9."""
+    app = write_app(tmp_path / "app", [SLOW, QUICK])
+    database = postgres.create_database()
+    env = {"DATABASE_URL": database.url()}
+    assert race(app, [env], "db", "upgrade", "r1")[0].code == 0
+    holder = start(app, ("db", "upgrade", "r2"), env)
+    await_event(holder, "Running upgrade r1 -> r2, step 2")
+    waiter = start(app, ("db", "upgrade", "+2"), env)
+    await_event(waiter, "lock.waiting")
+    assert finish(holder).code == 0
+    # Half of the way to a relative target: going on would end one revision too far.
+    assert finish(waiter).code == 9
+
+
+def test_ahead_is_seen_behind_the_lock(tmp_path: Path, postgres: Postgres) -> None:
+    """A database that newer code moved while this code waited is ahead, and may be ignored."""
+    new = write_app(tmp_path / "new", [SLOW, QUICK])
+    old = write_app(tmp_path / "old", [SLOW])
+    env = {"DATABASE_URL": postgres.create_database().url(), "MIGRATE_IF_AHEAD": "ignore"}
+    holder = start(new, ("db", "upgrade"), env)
+    await_event(holder, "Running upgrade r1 -> r2, step 2")
+    waiter = start(old, ("db", "upgrade"), env)
+    await_event(waiter, "lock.waiting")
+    assert finish(holder).code == 0
+    replica = finish(waiter)
+    assert replica.code == 0
+    assert replica.named("database.ahead")
