@@ -107,6 +107,7 @@ def _note_revisions(function: Callable[..., Any]) -> Callable[..., Any]:
 
     def run(rev: Any, context: Any) -> Any:
         _seen.get().revisions.update(rev or ())
+        _seen.get().current = tuple(rev or ())
         return function(rev, context)
 
     return run
