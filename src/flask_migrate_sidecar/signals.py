@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # Kubernetes kills 30 s after SIGTERM by default (terminationGracePeriodSeconds).
 _LAST_RESORT_SECONDS = 10.0
+_CANCEL_SECONDS = 2.0
 
 
 class Interruption:
@@ -33,11 +34,14 @@ class Interruption:
         self.cancel: Callable[[], None] = lambda: None
         self.force = force
         self._done = threading.Event()
+        self._cancelled = threading.Event()
 
     def handle(self, number: int, _frame: FrameType | None) -> None:
         """Raise in the main thread, once: rollback and unlocking must not be interrupted."""
         if self.received is None:
             self.received = Interrupted(signal.Signals(number))
+            # A driver in Python would leave at once, and its statement run on in the server.
+            self._cancelled.wait(_CANCEL_SECONDS)
             raise self.received
 
     def judge(self, error: BaseException) -> BaseException:
@@ -57,6 +61,7 @@ class Interruption:
             if number[0] in SIGNALS:
                 with suppress(Exception):
                     self.cancel()
+                self._cancelled.set()
                 if not self._done.wait(_LAST_RESORT_SECONDS):
                     self.force(Interrupted(signal.Signals(number[0])))
                 return
