@@ -30,7 +30,7 @@ from .commands import (
     upgrade,
 )
 from .extension import Migrate
-from .extension import _MigrateConfig as _MigrateConfig
+from .state import _MigrateConfig as _MigrateConfig
 
 if TYPE_CHECKING:
     from .cli import catch_errors

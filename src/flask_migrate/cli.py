@@ -9,11 +9,10 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
-from flask import g
 from flask.cli import with_appcontext
 
 from . import commands
-from .extension import from_command_line, group_options
+from .invocation import from_command_line, group_options, keep_group_options
 
 R = TypeVar("R")
 
@@ -168,7 +167,7 @@ GROUP_OPTIONS = ("directory", "x_arg", "name", "quiet", "raiseerr")
 @with_appcontext
 def db(**options: Any) -> None:
     """Perform database migrations."""
-    g._flask_migrate_group = options  # noqa: SLF001
+    keep_group_options(options)
 
 
 def add_command(

@@ -6,20 +6,17 @@ They raise Alembic's exceptions, return what Alembic returns and leave logging a
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flask import current_app
 
-from .extension import StrPath, group_options
+from .invocation import Names, StrPath, group_options
 
 if TYPE_CHECKING:
     from alembic.script import Script
 
     from .config import Config
-
-Names = str | Sequence[str]
 
 
 def list_templates() -> None:

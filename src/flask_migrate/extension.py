@@ -1,107 +1,19 @@
-"""The extension object, and what it leaves in `app.extensions["migrate"]`."""
+"""The extension object, which an application makes once and hands its database object to."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from flask import g, has_app_context
+from .invocation import Names, StrPath, from_command_line, group_options
+from .state import Database, _MigrateConfig
 
 if TYPE_CHECKING:
     from flask import Flask
 
     from .config import Config
 
-StrPath = str | os.PathLike[str]
-
-# Whether the command runs as `flask db ...`: then, and only then, env.py sets up logging.
-from_command_line: ContextVar[bool] = ContextVar("from_command_line", default=False)
-
-# Arguments of Alembic's context that always have a value.
-CONTEXT_DEFAULTS = ("compare_type", "render_as_batch")
-
-
-class EngineOwner(Protocol):
-    """A database object in the manner of Flask-SQLAlchemy 3 and Flask-SQLAlchemy-Lite."""
-
-    @property
-    def engine(self) -> Any:
-        """The engine of the main database."""
-
-
-class EngineGetter(Protocol):
-    """A database object in the manner of Flask-SQLAlchemy 2 and Alchemical."""
-
-    def get_engine(self) -> Any:
-        """Give the engine of the main database."""
-
-
-Database = EngineOwner | EngineGetter
-
 Callback = TypeVar("Callback", bound=Callable[..., Any])
-
-
-class ConfigureArguments(dict[str, Any]):
-    """Arguments for `context.configure()`, as `env.py` finds them.
-
-    An `env.py` that passes one of our defaults itself beside `**configure_args` would end in a
-    TypeError, so iteration leaves the defaults out, while look-up, `pop` and `del` know them.
-
-    Args:
-        given: what was given to `Migrate`.
-        defaults: what is applied where `env.py` gives no value.
-    """
-
-    def __init__(self, given: Mapping[str, Any], defaults: dict[str, Any]) -> None:
-        super().__init__(given)
-        self.defaults = defaults
-
-    def __missing__(self, key: str) -> Any:
-        """Look up a default."""
-        return self.defaults[key]
-
-    def __contains__(self, key: object) -> bool:
-        """Tell whether a value, or a default, is there."""
-        return super().__contains__(key) or key in self.defaults
-
-    def __delitem__(self, key: str) -> None:
-        """Take a value, or a default, out."""
-        self.pop(key)
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """Give a value, that of a default included."""
-        return super().get(key, self.defaults.get(key, default))
-
-    def pop(self, key: str, *default: Any) -> Any:
-        """Take a value out, that of a default included."""
-        fallback = (self.defaults.pop(key),) if key in self.defaults else default
-        return super().pop(key, *fallback)
-
-
-def group_options() -> dict[str, Any]:
-    """Give the options that stood before the subcommand: `flask db -d DIR upgrade`."""
-    options: dict[str, Any] = g.get("_flask_migrate_group", {}) if has_app_context() else {}
-    return options
-
-
-class _MigrateConfig:
-    """What `env.py` finds in `app.extensions["migrate"]`."""
-
-    def __init__(self, migrate: Migrate, db: Database | None, **kwargs: Any) -> None:
-        self.migrate = migrate
-        self.db: Any = db
-        self.directory = migrate.directory
-        self.configure_args = ConfigureArguments(
-            {name: value for name, value in kwargs.items() if name not in CONTEXT_DEFAULTS},
-            {name: kwargs[name] for name in CONTEXT_DEFAULTS if name in kwargs},
-        )
-
-    @property
-    def metadata(self) -> Any:
-        """The models' metadata; `env.py` files of the first releases take it from here."""
-        return self.db.metadata
 
 
 class Migrate:
@@ -179,7 +91,7 @@ class Migrate:
     def get_config(
         self,
         directory: StrPath | None = None,
-        x_arg: str | Sequence[str] | None = None,
+        x_arg: Names | None = None,
         opts: Sequence[str] | Mapping[str, Any] | None = None,
     ) -> Config:
         """Make Alembic's configuration for one command.

@@ -15,7 +15,7 @@ from typing import Any
 from alembic.util import CommandError
 from flask import current_app
 
-from .extension import ConfigureArguments
+from .state import ConfigureArguments
 
 
 @contextmanager

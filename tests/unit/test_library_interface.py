@@ -15,7 +15,7 @@ from flask_sqlalchemy import SQLAlchemy
 import flask_migrate
 from flask_migrate import Config, Migrate
 from flask_migrate.cli import db as group
-from flask_migrate.extension import ConfigureArguments
+from flask_migrate.state import ConfigureArguments
 
 _REVISION = {
     "message": None,

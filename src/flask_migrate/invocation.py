@@ -1,0 +1,28 @@
+"""How a command was called: by `flask db ...` or by a program, and with what."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextvars import ContextVar
+from typing import Any
+
+from flask import g, has_app_context
+
+# What a function of ours takes for a path, and for one name or several.
+StrPath = str | os.PathLike[str]
+Names = str | Sequence[str]
+
+# Whether the command runs as `flask db ...`: then, and only then, env.py sets up logging.
+from_command_line: ContextVar[bool] = ContextVar("from_command_line", default=False)
+
+
+def keep_group_options(options: dict[str, Any]) -> None:
+    """Keep the options of the group for the subcommand, which click does not hand them to."""
+    g._flask_migrate_group = options  # noqa: SLF001
+
+
+def group_options() -> dict[str, Any]:
+    """Give the options that stood before the subcommand: `flask db -d DIR upgrade`."""
+    options: dict[str, Any] = g.get("_flask_migrate_group", {}) if has_app_context() else {}
+    return options
