@@ -312,6 +312,6 @@ def _config(
 
 
 def _run(name: str, config: Config, *args: Any, **options: Any) -> Any:
-    from .environment import run_command
+    from .runner import run_command
 
     return run_command(name, config, *args, **options)

@@ -72,9 +72,9 @@ def test_check_heads_of_old_alembic(branched: Project) -> None:
 
 def test_option_that_alembic_lacks(branched: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same for any command and option, whichever Alembic is installed."""
-    from flask_migrate import environment
+    from flask_migrate import runner
 
-    commands = environment.load_commands()
+    commands = runner.load_commands()
     monkeypatch.setattr(commands, "merge", lambda config, revisions: None)  # noqa: ARG005
     monkeypatch.delattr(commands, "ensure_version")
     with branched.app.app_context():

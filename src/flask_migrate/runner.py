@@ -23,9 +23,10 @@ from alembic.script.revision import RevisionMap
 from alembic.util import CommandError
 from flask import current_app
 
+from .comparison import leave_out_lease, warn_without_models
 from .config import version_text
 from .databases import MAIN_DATABASE, check_binds, list_databases, selected_binds
-from .diagnosis import Seen, explain_errors, warn_without_models
+from .errors import Seen, explain_errors
 from .isolation import keep_process
 
 if TYPE_CHECKING:
@@ -35,21 +36,6 @@ if TYPE_CHECKING:
 _lock = threading.RLock()
 
 _seen: ContextVar[Seen] = ContextVar("_seen")
-
-
-# The sidecar's lock of kind `table`. Autogenerate would propose to drop it.
-LEASE_TABLE = "flask_migrate_sidecar_lock"
-
-
-def _leave_out(table: str, include_name: Callable[..., bool] | None) -> Callable[..., bool]:
-    """Make autogenerate blind to a table, and otherwise as the application wants it."""
-
-    def include(name: str | None, type_: str, parents: Any) -> bool:
-        if type_ == "table" and name == table:
-            return False
-        return include_name is None or include_name(name, type_, parents)
-
-    return include
 
 
 class Environment(EnvironmentContext):
@@ -79,7 +65,7 @@ class Environment(EnvironmentContext):
         arguments = current_app.extensions["migrate"].configure_args
         for name, value in getattr(arguments, "defaults", {}).items():
             options.setdefault(name, value)
-        options["include_name"] = _leave_out(LEASE_TABLE, options.get("include_name"))
+        options["include_name"] = leave_out_lease(options.get("include_name"))
         super().configure(*args, **options)
         if self._is_comparing():
             warn_without_models(self.get_context(), options.get("target_metadata"))
