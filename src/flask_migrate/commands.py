@@ -9,9 +9,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flask import current_app
-
 from .invocation import Names, StrPath, group_options
+from .state import find_state
 
 if TYPE_CHECKING:
     from alembic.script import Script
@@ -55,7 +54,7 @@ def init(
     if isinstance(template, os.PathLike):
         template = Path(template).absolute()
     name = str(template or ("flask-multidb" if multidb else "flask"))
-    target = str(directory or group_options().get("directory") or _migrate().directory)
+    target = str(directory or group_options().get("directory") or find_state().migrate.directory)
     create_repository(target, name, package=package, pyproject=pyproject)
 
 
@@ -286,11 +285,6 @@ def ensure_version(
     _run("ensure_version", _config(directory, bind=bind), sql=sql)
 
 
-def _migrate() -> Any:
-    """Give the extension object of the current application."""
-    return current_app.extensions["migrate"].migrate
-
-
 def _several(names: Names | None) -> list[str]:
     return [names] if isinstance(names, str) else [*(names or ())]
 
@@ -308,7 +302,7 @@ def _config(
         options["autogenerate"] = True
     if bind:
         options["bind"] = _several(bind)
-    return _migrate().get_config(directory, x_arg=x_arg, opts=options)  # type: ignore[no-any-return]
+    return find_state().migrate.get_config(directory, x_arg=x_arg, opts=options)
 
 
 def _run(name: str, config: Config, *args: Any, **options: Any) -> Any:

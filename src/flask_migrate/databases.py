@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from alembic.util import CommandError
 from flask import current_app
 
+from .state import find_state
+
 if TYPE_CHECKING:
     from alembic.config import Config
 
@@ -16,7 +18,7 @@ MAIN_DATABASE = "default"
 
 def list_databases() -> list[str]:
     """Name the databases of the application as `env.py` does: '' for the main one, and binds."""
-    db = current_app.extensions["migrate"].db
+    db = find_state().db
     names = [*(getattr(db, "engines", None) or ()), *(getattr(db, "async_engines", None) or ())]
     if not names:
         names = _list_without_engines(db)

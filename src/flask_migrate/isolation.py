@@ -15,7 +15,7 @@ from typing import Any
 from alembic.util import CommandError
 from flask import current_app
 
-from .state import ConfigureArguments
+from .state import ConfigureArguments, find_state
 
 
 @contextmanager
@@ -79,7 +79,7 @@ def _copy(value: Any) -> Any:
 @contextmanager
 def _keep_dictionaries(selected: Collection[str]) -> Iterator[None]:
     """Let `env.py` work on copies: some add to, pop from or empty what they find."""
-    state, settings = current_app.extensions["migrate"], current_app.config
+    state, settings = find_state(), current_app.config
     arguments, binds = state.configure_args, settings.get("SQLALCHEMY_BINDS")
     state.configure_args = ConfigureArguments(_copy(arguments), dict(arguments.defaults))
     if binds is not None:

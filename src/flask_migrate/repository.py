@@ -5,16 +5,12 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from alembic import command
 from alembic.util import CommandError
-from flask import current_app
 
 from .config import HAS_TOML, Config, escape, find_pyproject, version_text
-
-if TYPE_CHECKING:
-    from alembic.config import Config as AlembicConfig
+from .state import find_state
 
 # `here` is the folder of pyproject.toml, so that Alembic's own command finds the repository too.
 _TOOL_ALEMBIC = """\
@@ -38,12 +34,12 @@ def create_repository(directory: str, template: str, *, package: bool, pyproject
     """
     toml = _find_place(Path(directory)) if pyproject else None
     folder, name = os.path.split(template.rstrip("/\\"))
-    config: AlembicConfig = Config(
+    config = Config(
         os.path.join(directory, "alembic.ini"),  # noqa: PTH118 - the text as the user gave it
         template_directory=folder or None,
     )
     config.set_main_option("script_location", escape(directory))
-    config = current_app.extensions["migrate"].migrate.call_configure_callbacks(config)
+    config = find_state().migrate.call_configure_callbacks(config)
     command.init(config, directory, template=name, package=package)
     if toml is not None:
         Path(directory, "alembic.ini").unlink(missing_ok=True)

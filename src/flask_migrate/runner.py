@@ -21,13 +21,13 @@ from alembic.runtime.environment import EnvironmentContext
 from alembic.script import Script, ScriptDirectory
 from alembic.script.revision import RevisionMap
 from alembic.util import CommandError
-from flask import current_app
 
 from .comparison import leave_out_lease, warn_without_models
 from .config import version_text
 from .databases import MAIN_DATABASE, check_binds, list_databases, selected_binds
 from .errors import Seen, explain_errors
 from .isolation import keep_process
+from .state import find_state
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -62,7 +62,7 @@ class Environment(EnvironmentContext):
 
     def configure(self, *args: Any, **options: Any) -> None:
         """Configure Alembic's context, with our defaults where `env.py` gives no value."""
-        arguments = current_app.extensions["migrate"].configure_args
+        arguments = find_state().configure_args
         for name, value in getattr(arguments, "defaults", {}).items():
             options.setdefault(name, value)
         options["include_name"] = leave_out_lease(options.get("include_name"))

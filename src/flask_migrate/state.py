@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from flask import current_app
+
 from .invocation import Names, StrPath
 
 if TYPE_CHECKING:
@@ -102,3 +104,9 @@ class _MigrateConfig:
     def metadata(self) -> Any:
         """The models' metadata; `env.py` files of the first releases take it from here."""
         return self.db.metadata
+
+
+def find_state() -> _MigrateConfig:
+    """Find the state of the current application."""
+    state: _MigrateConfig = current_app.extensions["migrate"]
+    return state
