@@ -15,6 +15,23 @@ SIDECAR = Path(flask_migrate_sidecar.__file__).parent
 # What upstream offers beside its top-level names: the group of commands.
 UPSTREAM = {"flask_migrate.cli.db"}
 
+# The library's modules; each imports only what stands after it.
+LIBRARY_ORDER = [
+    "__init__",
+    "extension",
+    "cli",
+    "commands",
+    "repository",
+    "runner",
+    "isolation",
+    "errors",
+    "comparison",
+    "databases",
+    "state",
+    "config",
+    "invocation",
+]
+
 
 def modules(folder: Path) -> list[Path]:
     """List the modules of a package, folders in it included; templates are no modules."""
@@ -40,6 +57,32 @@ def test_library_does_not_know_the_sidecar(path: Path) -> None:
     """`flask_migrate` never imports the sidecar, nor what only the sidecar needs."""
     roots = {name.partition(".")[0] for name in imported(ast.walk(parse(path)))}
     assert not roots & {"flask_migrate_sidecar", "structlog", "psycopg", "pymysql"}
+
+
+def library_modules(nodes: Iterator[ast.AST]) -> Iterator[str]:
+    """List what a module of the library imports of the library, in whichever way."""
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and node.level:
+            names = [f"{node.module or ''}.{alias.name}".lstrip(".") for alias in node.names]
+        else:
+            every = [name.partition(".") for name in imported(iter([node]))]
+            names = [rest for package, _, rest in every if package == LIBRARY.name]
+        # A name that is no module is one of the package itself.
+        heads = [name.partition(".")[0] for name in names]
+        yield from (head if head in LIBRARY_ORDER else "__init__" for head in heads)
+
+
+def test_order_names_every_module_of_the_library() -> None:
+    """A new module has to take its place in the order."""
+    assert sorted(path.stem for path in modules(LIBRARY)) == sorted(LIBRARY_ORDER)
+
+
+@pytest.mark.parametrize("name", LIBRARY_ORDER)
+def test_library_imports_one_way(name: str) -> None:
+    """A module imports only later ones, imports in functions and for types alone included."""
+    used = {*library_modules(ast.walk(parse(LIBRARY / f"{name}.py")))}
+    later = LIBRARY_ORDER[LIBRARY_ORDER.index(name) + 1 :]
+    assert used <= {*later}
 
 
 @pytest.mark.parametrize("path", modules(SIDECAR), ids=lambda path: path.stem)
