@@ -1,3 +1,1 @@
 """The entrypoint `flask-migrate`: runs migration commands in containers."""
-
-__version__ = "0.1.0"

@@ -1,59 +1,49 @@
-"""The entrypoint: settings, one run, an exit code.
+"""The entrypoint: settings, one command, an exit code, and a last line whatever happens.
 
 Nothing outside the standard library is imported before the application's own packages are found.
 """
 
 from __future__ import annotations
 
-import atexit
-import json
 import os
 import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from .attempts import Attempts
-from .command_line import CommandLine, format_help, parse_command_line
+from .application.site_packages import Packages, add_site_packages
 from .errors import ConfigurationError, Interrupted, SidecarError
-from .packages import Packages, add_site_packages
-from .reaper import leave_process_one
-from .settings import Settings, find_unknown, load_settings, read_setting
+from .log.last_resort import end, require_outputs
+from .process.process_one import leave_process_one
+from .process.restart import Attempts
+from .settings.command_line import CommandLine, parse_command_line
+from .settings.options import RUNNING, Settings
+from .settings.sources import find_unknown, read_settings
 
 if TYPE_CHECKING:
-    from .run import Run
-    from .streams import Streams
+    from .commands.session import Result
 
-# Time for what an application registered with atexit; some of it hangs.
-_ATEXIT_SECONDS = 3.0
+# The settings that decide where packages and `.env` are found.
+_EARLIEST: Final = ("app_dir", "site_packages")
 
 
 def main() -> NoReturn:
     """Run `flask-migrate` and end the process with its exit code."""
-    leave_process_one()
-    os.environ["FLASK_MIGRATE_SIDECAR"] = "1"
-    attempts = Attempts.take_over(os.environ)
-    forget_working_directory()
-    line, packages, error = CommandLine(), Packages(), None
     try:
-        line = parse_command_line(sys.argv[1:])
-        if line.help:
-            sys.stdout.write(format_help())
-            sys.exit(0)
-        packages = prepare_packages(line, os.environ)
-        if line.version:
-            sys.stdout.write(format_versions())
-            sys.exit(0)
-    except SidecarError as early:
-        error = early
-    try:
-        import structlog  # noqa: F401 - see whether the extra is installed
-    except ModuleNotFoundError:
-        sys.exit(report_missing_extra())
-    Process(line, packages, attempts).run(error)
+        require_outputs()
+        leave_process_one()
+        os.environ[RUNNING] = "1"
+        attempts = Attempts.take_over(os.environ)
+        forget_working_directory()
+        line, folder, packages, problem = prepare(sys.argv[1:], os.environ)
+        require_extra()
+        process = Process(line, folder, packages, attempts)
+    except Exception as error:  # noqa: BLE001 - the last resort: no end without a line
+        end(error)
+    process.run(problem)
 
 
 def forget_working_directory() -> None:
@@ -65,141 +55,169 @@ def forget_working_directory() -> None:
         del sys.path[0]
 
 
-def prepare_packages(line: CommandLine, environ: Mapping[str, str]) -> Packages:
-    """Let the application's own packages be found before ours."""
-    folders = read_setting("site_packages", line.flags, environ)
-    beside = [*read_setting("app_dir", line.flags, environ), "."][0]
-    return add_site_packages(folders, beside=Path(beside).absolute())
+def prepare(
+    argv: list[str], environ: Mapping[str, str]
+) -> tuple[CommandLine, Path, Packages, SidecarError | None]:
+    """Read the command line, and let the application's own packages be found before ours.
+
+    `--help` and `--version` are answered at once.
+
+    Returns:
+        The command line, the application's folder, where packages are searched, and the error
+        that the log is to tell once it can.
+    """
+    line, folder, packages = CommandLine(), Path(), Packages()
+    try:
+        line = parse_command_line(argv)
+        if line.help:
+            from .settings.help import format_help
+
+            leave_with(format_help())
+        settings, error = read_settings(line.flags, environ, _EARLIEST)
+        folder = Path(settings.app_dir or ".").absolute()
+        packages = add_site_packages(settings.site_packages, beside=folder)
+        if line.version:
+            from .application.versions import format_versions
+
+            leave_with(format_versions())
+    except SidecarError as early:
+        error = early
+    return line, folder, packages, error
 
 
-def format_versions() -> str:
-    """Name our own version and those of the packages that a run would use."""
-    from importlib import metadata
-
-    from . import __version__
-
-    versions = [f"Python {sys.version.split()[0]}"]
-    for name in ("Alembic", "SQLAlchemy", "Flask"):
-        with suppress(metadata.PackageNotFoundError):
-            versions.append(f"{name} {metadata.version(name)}")
-    return f"flask-migrate-sidecar {__version__} ({', '.join(versions)})\n"
+def leave_with(text: str) -> NoReturn:
+    """Print what was asked for, and end well."""
+    sys.stdout.write(text)
+    sys.exit(0)
 
 
-def report_missing_extra() -> int:
-    """Say which extra to install; the log itself needs it."""
-    error = ConfigurationError("structlog is not installed")
-    event = {
-        "timestamp": datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
-        "level": "error",
-        "event": "command.failed",
-        "logger": __name__,
-        "exit_code": error.exit_code,
-        "error": {"type": "ConfigurationError", "message": str(error)},
-        "hint": "pip install 'flask-migrate-sidecar[sidecar]'",
-    }
-    sys.stderr.write(json.dumps(event) + "\n")
-    return error.exit_code
+def require_extra() -> None:
+    """Want the packages that the log itself needs.
+
+    Raises:
+        ConfigurationError: the extra was not installed.
+    """
+    try:
+        import structlog  # noqa: F401 - see whether it is there
+    except ModuleNotFoundError as error:
+        raise ConfigurationError(
+            "structlog is not installed", hint="pip install 'flask-migrate-sidecar[sidecar]'"
+        ) from error
 
 
 class Process:
-    """The process around one run: streams, log, signals and the way out.
+    """The process around one command: streams, log, signals and the way out.
 
     Args:
         line: the command line.
+        folder: the application's.
         packages: where packages are searched.
         attempts: what processes before this one went through.
     """
 
-    def __init__(self, line: CommandLine, packages: Packages, attempts: Attempts) -> None:
-        from . import log, signals
-        from .streams import Streams
+    def __init__(
+        self, line: CommandLine, folder: Path, packages: Packages, attempts: Attempts
+    ) -> None:
+        with explain_broken_packages():
+            from .log import logger as log
+            from .process.exit import guard_exit
+            from .process.output import Streams
+            from .process.signals import Interruption
 
         self.line = line
+        self.folder = folder
         self.packages = packages
         self.attempts = attempts
+        self.started = monotonic()
+        self.is_loaded = False
         self.log = log.get_logger("flask_migrate_sidecar")
-        self.streams: Streams = Streams(log.log_output)
-        self.interruption = signals.Interruption(self.leave)
-        self.current: Run | None = None
-        self._exit = signals.guard_exit(self._say_last_word)
+        self.streams = Streams(log.log_output)
+        # For errors on the way to the real settings.
+        defaults = Settings()
+        log.configure_log(self.streams, form=defaults.log_format, level=defaults.log_level)
+        self.interruption = Interruption(self.leave)
+        self._exit = guard_exit(self._say_last_word)
         self._lock = threading.Lock()
 
     def run(self, error: BaseException | None) -> NoReturn:
-        """Run, log the last line, and end the process.
+        """Run the command, log the last line, and end the process.
 
         Args:
             error: what is wrong with the command line already.
         """
+        from .process.exit import run_atexit
+
         summary: dict[str, Any] = {}
-        with self.interruption.installed():
-            try:
+        try:
+            with self.interruption.installed():
                 settings = self._set_up(error)
-                summary = self._execute(settings)
-            except BaseException as caught:  # noqa: BLE001 - this is where errors end
-                error = self.interruption.judge(caught)
-        self._run_atexit()
+                summary = self._execute(settings).describe()
+                error = None
+        except BaseException as caught:  # noqa: BLE001 - this is where errors end
+            error = self.interruption.judge(caught)
+        run_atexit()
         self.leave(error, summary)
 
     def _set_up(self, error: BaseException | None) -> Settings:
         """Read the settings and set up the log; an error waits until the log can tell it."""
-        from . import log, termination
-        from .masking import hide_settings
+        from .log import logger as log
+        from .log import termination_message
+        from .log.redaction import hide_settings
+        from .log.stdlib import take_over_logging
 
-        settings = Settings()
-        # For errors on the way to the real settings.
-        log.configure_log(self.streams, form=settings.log_format, level=settings.log_level)
         try:
-            load_dotenv(self.line)
-            settings = load_settings(self.line.flags, os.environ)
+            with explain_broken_packages():
+                from .application.dotenv import load_dotenv
+
+                load_dotenv(self.folder)
         except SidecarError as unreadable:
             error = error or unreadable
+        settings, malformed = read_settings(self.line.flags, os.environ)
+        error = error or malformed
         log.configure_log(self.streams, form=settings.log_format, level=settings.log_level)
-        log.take_over_logging(settings.log_level)
+        take_over_logging(settings.log_level)
         hide_settings(settings, os.environ)
         log.bind_place(os.environ)
-        path = termination.find_path(self.line.flags, os.environ)
-        log.report_last_event(lambda event: termination.write_message(path, event))
+        path = termination_message.find_path(settings.termination_log)
+        log.report_last_event(lambda event: termination_message.write_message(path, event))
         # Not before the log can tell of it.
         self.interruption.listen()
         if error is not None:
             raise error
         return settings
 
-    def _execute(self, settings: Settings) -> dict[str, Any]:
+    def _execute(self, settings: Settings) -> Result:
+        """Load the application and run the command in it."""
         with explain_broken_packages():
-            from .run import Run
+            from .application.versions import log_start
+            from .commands.dispatch import RUNS
+            from .commands.session import open_session
+            from .log.logger import bind_everywhere
 
-        self.current = Run(
-            self.line,
-            settings,
-            self.streams,
-            self.interruption,
-            packages=self.packages,
-            attempts=self.attempts,
-        )
-        for variable, meant in find_unknown(os.environ).items():
-            self.current.warnings.append({"variable": variable, "meant": meant})
-        return self.current.execute()
-
-    @staticmethod
-    def _run_atexit() -> None:
-        """Run what the application left for the end, but do not wait for it forever."""
-        thread = threading.Thread(target=atexit._run_exitfuncs, daemon=True)  # noqa: SLF001
-        thread.start()
-        thread.join(_ATEXIT_SECONDS)
+        if self.attempts.is_first:
+            log_start(self.line, settings, self.packages)
+            for variable, meant in find_unknown(os.environ).items():
+                self.log.warning("settings.unknown", variable=variable, meant=meant)
+        if self.line.command != "db":
+            bind_everywhere(command=self.line.command)
+        session = open_session(self.line, settings, self.streams, self.interruption, self.attempts)
+        self.is_loaded = True
+        return RUNS[self.line.command](session)
 
     def leave(
         self, error: BaseException | None = None, summary: Mapping[str, Any] | None = None
     ) -> NoReturn:
         """Log the last line and end the process, whatever threads still run."""
-        from . import log
+        from .log import logger as log
 
         with self._lock:
             with suppress(Exception):
                 self.streams.finish()
             code = 0
             if error is None:
-                self.log.info("command.finished", exit_code=0, **(summary or {}))
+                duration = round((monotonic() - self.started) * 1000)
+                fields = {**(summary or {}), "duration_ms": duration}
+                self.log.info("command.finished", exit_code=0, **fields)
             else:
                 code = self._log_failure(error)
             log.close_log()
@@ -232,8 +250,7 @@ class Process:
         """Log that user code ended the process."""
         from .errors import AppError, MigrationError
 
-        is_loading = self.current is None or self.current.application is None
-        kind = AppError if is_loading else MigrationError
+        kind = MigrationError if self.is_loaded else AppError
         error = kind(
             f"the application's code called os._exit({code})",
             hint="FLASK_MIGRATE_SIDECAR=1 is in the environment: do not exit where it is set",
@@ -256,20 +273,6 @@ def explain_broken_packages() -> Iterator[None]:
             f"the installed packages cannot be imported: {error}",
             hint="'pip check' in that environment, --site-packages included, shows what is wrong",
         ) from error
-
-
-def load_dotenv(line: CommandLine) -> None:
-    """Read `.env` and `.flaskenv` as `flask` does, where python-dotenv is installed."""
-    with explain_broken_packages():
-        from flask.cli import load_dotenv as load
-
-    [folder] = [*read_setting("app_dir", line.flags, os.environ), "."][:1]
-    if os.environ.get("FLASK_SKIP_DOTENV", "0") in {"", "0"}:
-        before = Path.cwd()
-        with suppress(OSError):
-            os.chdir(folder)
-            load()
-        os.chdir(before)
 
 
 if __name__ == "__main__":

@@ -13,23 +13,3 @@ router ends it, and so that its end is noticed while the migration runs on anoth
 The migration is not interrupted then: `Guard.lost` is set, for the runner to look at between two
 revisions, and the run does not end as a success.
 """
-
-from .base import Holder, Lock, LockLostError, LockTarget
-from .choose import WATCH_SECONDS, choose_kind
-from .hold import hold_locks, read_holder
-from .table import LEASE_SECONDS, LEASE_TABLE
-from .watch import Guard
-
-__all__ = [
-    "LEASE_SECONDS",
-    "LEASE_TABLE",
-    "WATCH_SECONDS",
-    "Guard",
-    "Holder",
-    "Lock",
-    "LockLostError",
-    "LockTarget",
-    "choose_kind",
-    "hold_locks",
-    "read_holder",
-]

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import ClassVar, Final
 
-from flask_migrate_sidecar.databases import Database
+from flask_migrate_sidecar.database.connect import Database
 from flask_migrate_sidecar.errors import UnavailableError
 
 PROGRAM: Final = "flask-migrate-sidecar"

@@ -7,19 +7,28 @@ from typing import Final
 
 from sqlalchemy.exc import DBAPIError
 
-from flask_migrate_sidecar.databases import Database, is_memory
+from flask_migrate_sidecar.database.connect import Database
+from flask_migrate_sidecar.database.url import is_memory
 from flask_migrate_sidecar.errors import ConfigurationError, UnavailableError
 
-from .advisory import MysqlLock, PostgresLock
 from .base import Lock, LockTarget
 from .connection import lock_engine
-from .file import FileLock
-from .table import LEASE_SECONDS, LeaseLock
+from .lease import LEASE_SECONDS, LeaseLock
+from .mysql import MysqlLock
+from .postgresql import PostgresLock
+from .sqlite import FileLock
 
 # Seconds between two signs of life on a connection that holds an advisory lock.
 WATCH_SECONDS: Final = 5.0
 
 _MYSQL: Final = frozenset({"mysql", "mariadb"})
+# The kind that fits each database best, and why.
+_BEST: Final = {
+    "postgresql": ("advisory", "PostgreSQL has advisory locks"),
+    **dict.fromkeys(_MYSQL, ("advisory", "the server has GET_LOCK")),
+    "sqlite": ("file", "SQLite has no locks between processes that outlast a transaction"),
+}
+_GALERA: Final = "GET_LOCK reaches one node of a Galera cluster only"
 
 
 def choose_kind(kind: str, database: Database, connect_timeout: float) -> tuple[str, str]:
@@ -87,24 +96,19 @@ def make_lock(kind: str, target: LockTarget, options: LockOptions) -> Lock:
 
 
 def _choose(backend: str, database: Database, connect_timeout: float) -> tuple[str, str]:
-    if backend == "postgresql":
-        return "advisory", "PostgreSQL has advisory locks"
-    if backend == "sqlite":
-        return "file", "SQLite has no locks between processes that outlast a transaction"
-    if backend not in _MYSQL:
-        return "table", f"no other lock is known for {backend}"
-    if _is_galera(database, connect_timeout):
-        return "table", "GET_LOCK reaches one node of a Galera cluster only"
-    return "advisory", "the server has GET_LOCK"
+    if backend in _MYSQL and _is_galera(database, connect_timeout):
+        return "table", _GALERA
+    return _BEST.get(backend, ("table", f"no other lock is known for {backend}"))
 
 
 def _demand_fit(kind: str, backend: str, database: Database, connect_timeout: float) -> None:
-    if kind == "advisory" and backend not in {"postgresql", *_MYSQL}:
+    best, _why = _BEST.get(backend, ("table", ""))
+    if kind == "advisory" and best != "advisory":
         raise _unfit(kind, database, f"{backend} has no advisory locks")
-    if kind == "file" and backend != "sqlite":
+    if kind == "file" and best != "file":
         raise _unfit(kind, database, f"{backend} is no file that another migrator could lock")
     if kind == "advisory" and backend in _MYSQL and _is_galera(database, connect_timeout):
-        raise _unfit(kind, database, "GET_LOCK reaches one node of a Galera cluster only")
+        raise _unfit(kind, database, _GALERA)
 
 
 def _unfit(kind: str, database: Database, reason: str) -> ConfigurationError:

@@ -9,9 +9,9 @@ from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import Dialect
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
-from flask_migrate_sidecar.databases import identity
+from flask_migrate_sidecar.database.dialect import find_dialect
 
 from .base import Lock, LockTarget, application_name
 
@@ -28,15 +28,6 @@ _KEEPALIVE: Final = {
 }
 # Seconds; no statement of a lock waits on the server.
 _MYSQL_TIMEOUTS: Final = {"read_timeout": 20, "write_timeout": 20}
-
-# insufficient_privilege and, for a role that may use no schema, invalid_schema_name.
-_REFUSED_STATES: Final = frozenset({"42501", "3F000"})
-# Access denied to: database, user, table, column, a privileged statement, a routine.
-_REFUSED_NUMBERS: Final = frozenset({1044, 1045, 1142, 1143, 1227, 1370})
-_REFUSED_TEXTS: Final = ("readonly database", "unable to open database file")
-# read_only_sql_transaction; --read-only and read-only modes of MariaDB and MySQL.
-_READ_ONLY_STATES: Final = frozenset({"25006"})
-_READ_ONLY_NUMBERS: Final = frozenset({1290, 1792, 1836})
 
 
 class ConnectedLock(Lock):
@@ -135,52 +126,6 @@ def _names(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {name: arguments[name] for name in ours if name in arguments}
 
 
-def server_identity(connection: Connection) -> tuple[str, ...]:
+def identify_server(connection: Connection) -> tuple[str, ...]:
     """Tell which database on which server this connection reached, the same in every process."""
-    backend = connection.dialect.name
-    if backend == "postgresql":
-        # To the microsecond: no two servers share it, be they copies of each other or not.
-        query = "SELECT current_database(), EXTRACT(EPOCH FROM pg_postmaster_start_time())"
-        return (backend, *map(str, connection.exec_driver_sql(query).one()))
-    if backend in ("mysql", "mariadb"):
-        return ("mysql", *_mysql_identity(connection))
-    return identity(connection.engine.url)
-
-
-def _mysql_identity(connection: Connection) -> list[str]:
-    """Join what servers have of it: `server_uid` is MariaDB's, `server_uuid` is MySQL's."""
-    names = "'server_uid', 'server_uuid', 'hostname', 'port', 'datadir'"
-    rows = connection.exec_driver_sql(
-        f"SHOW GLOBAL VARIABLES WHERE Variable_name IN ({names})"
-    ).all()
-    database = connection.exec_driver_sql("SELECT DATABASE()").scalar()
-    return [str(database), *sorted(f"{name}={value}" for name, value in rows)]
-
-
-def is_refused(error: DBAPIError) -> bool:
-    """Tell whether the server understood and said no."""
-    return (
-        _state(error) in _REFUSED_STATES
-        or _number(error) in _REFUSED_NUMBERS
-        or any(text in str(error.orig) for text in _REFUSED_TEXTS)
-    )
-
-
-def is_unavailable(error: DBAPIError) -> bool:
-    """Tell whether a later try may succeed: connection lost, deadlock, read-only for now."""
-    if _state(error) in _READ_ONLY_STATES or _number(error) in _READ_ONLY_NUMBERS:
-        return True
-    transient = isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
-    return transient and not is_refused(error)
-
-
-def _state(error: DBAPIError) -> str | None:
-    """Give the SQLSTATE: `sqlstate` in psycopg 3, `pgcode` in psycopg2."""
-    state = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
-    return str(state) if state else None
-
-
-def _number(error: DBAPIError) -> int | None:
-    """Give the error number of MariaDB and MySQL, the first argument in both drivers."""
-    arguments = error.orig.args if error.orig is not None else ()
-    return arguments[0] if arguments and isinstance(arguments[0], int) else None
+    return find_dialect(connection.dialect.name).identify(connection)

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import random
 import time
-from collections.abc import Iterator
 from typing import Final
 
 from sqlalchemy.exc import DBAPIError
 
+from flask_migrate_sidecar.database.backoff import next_pause
+from flask_migrate_sidecar.database.errors import Moment, Verdict, diagnose
 from flask_migrate_sidecar.errors import LockedError, RefusedError, UnavailableError
-from flask_migrate_sidecar.log import get_logger
+from flask_migrate_sidecar.log.logger import get_logger
 
 from .base import Holder, Lock
 from .choose import Choice
-from .connection import is_unavailable
 
 _log: Final = get_logger(__name__)
-
-# Seconds between two tries: quick for the replicas of one deployment, kind to the server later.
-_FIRST_PAUSE: Final = 0.05
-_LONGEST_PAUSE: Final = 1.0
 
 
 class Wait:
@@ -32,7 +27,7 @@ class Wait:
         Args:
             choice: the lock to wait for.
             deadline: by `time.monotonic()`; the first try is made even after it.
-            heartbeat: seconds between two `lock.waiting` events without news.
+            heartbeat: seconds between two `lock.waiting` events without news; 0 for none.
         """
         self._choice = choice
         self._lock = choice.lock
@@ -50,7 +45,7 @@ class Wait:
             RefusedError: the right to take it is missing.
             UnavailableError: the server cannot be reached.
         """
-        for pause in pauses():
+        while True:
             problem = self._try()
             if problem is None:
                 return
@@ -58,7 +53,7 @@ class Wait:
             if remaining <= 0:
                 raise problem
             self._report(problem)
-            time.sleep(min(pause, remaining))
+            time.sleep(min(next_pause(time.monotonic() - self._started), remaining))
 
     def _try(self) -> LockedError | UnavailableError | None:
         """Try once, and give the reason if the lock is not to be had yet."""
@@ -72,7 +67,7 @@ class Wait:
         except UnavailableError as error:
             return error
         except DBAPIError as error:
-            problem = translate(error, self._lock)
+            problem = explain_lock_error(error, self._lock)
             if isinstance(problem, RefusedError):
                 raise problem from error
             return problem
@@ -83,7 +78,8 @@ class Wait:
         reason = str(problem) if isinstance(problem, UnavailableError) else None
         now = time.monotonic()
         news = (holder, reason)
-        if self._said_at is None or news != self._said or now - self._said_at >= self._heartbeat:
+        is_due = self._said_at is not None and 0 < self._heartbeat <= now - self._said_at
+        if self._said_at is None or news != self._said or is_due:
             self._said_at, self._said = now, news
             extra = {"reason": reason} if reason else {"holder": holder}
             _log.info(
@@ -93,14 +89,6 @@ class Wait:
                 **self._choice.fields(),
                 **extra,
             )
-
-
-def pauses() -> Iterator[float]:
-    """Give pauses that grow to a second, jittered so that waiters do not try in step."""
-    pause = _FIRST_PAUSE
-    while True:
-        yield pause * random.uniform(0.5, 1.0)  # noqa: S311 (no secret)
-        pause = min(pause * 1.5, _LONGEST_PAUSE)
 
 
 def _locked(choice: Choice, holder: Holder | None) -> LockedError:
@@ -115,11 +103,13 @@ def _locked(choice: Choice, holder: Holder | None) -> LockedError:
     )
 
 
-def translate(error: DBAPIError, lock: Lock) -> UnavailableError | RefusedError:
+def explain_lock_error(error: DBAPIError, lock: Lock) -> UnavailableError | RefusedError:
     """Make the driver's error one of ours."""
-    name = lock.target.database.name
-    message = f"the {lock.kind} lock of database {name} could not be taken: {error.orig}"
-    if is_unavailable(error):
-        return UnavailableError(message, database=name, kind=lock.kind)
+    database = lock.target.database
+    fields = {"database": database.name, "kind": lock.kind}
+    message = f"the {lock.kind} lock of database {database.name} could not be taken: {error.orig}"
+    found = diagnose(error, database.url, Moment.LOCK)
+    if found.verdict is not Verdict.REFUSED:
+        return UnavailableError(message, **fields)
     hint = "grant the missing right, or choose another kind with --lock"
-    return RefusedError(message, hint=hint, database=name, kind=lock.kind)
+    return RefusedError(message, hint=hint, **fields)

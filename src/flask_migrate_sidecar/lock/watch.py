@@ -6,7 +6,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import Final
 
-from flask_migrate_sidecar.log import get_logger
+from flask_migrate_sidecar.log.logger import get_logger
 
 from .base import LockLostError
 from .choose import Choice

@@ -1,0 +1,1 @@
+"""The application: its packages, its import, its databases and its commands."""

@@ -1,0 +1,116 @@
+"""Runs a subcommand under observation, and says what stayed where it fails."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+from flask_migrate_sidecar.application.subcommand import Subcommand
+from flask_migrate_sidecar.database.connect import Database
+from flask_migrate_sidecar.errors import Interrupted
+from flask_migrate_sidecar.history.failure import explain
+from flask_migrate_sidecar.history.heartbeat import beating
+from flask_migrate_sidecar.history.outcome import find_outcome
+from flask_migrate_sidecar.history.progress import Progress
+from flask_migrate_sidecar.history.reading import Readings, read_databases
+from flask_migrate_sidecar.history.repository import Repository, open_repository
+from flask_migrate_sidecar.history.revisions import load_history, strict_history
+from flask_migrate_sidecar.lock.acquire import hold_locks
+from flask_migrate_sidecar.lock.base import LockTarget
+from flask_migrate_sidecar.lock.watch import Guard
+
+from .session import Result, Session
+
+
+def invoke(
+    session: Session,
+    subcommand: Subcommand,
+    repository: Repository | None = None,
+    verify: Callable[[], None] = lambda: None,
+) -> Result:
+    """Run the subcommand itself.
+
+    Args:
+        session: what the commands share.
+        subcommand: what to run.
+        repository: where it has one; then a failure says what stayed.
+        verify: called between revisions; raises to stop the run.
+
+    Raises:
+        SidecarError: it failed.
+    """
+    progress = Progress(verify)
+    folder = repository.folder if repository is not None else None
+    try:
+        with _observed(session, subcommand, progress):
+            subcommand.run()
+    except (Exception, SystemExit) as error:
+        explained = explain(error, repository=folder)
+        explained.fields = {**_tell_what_stayed(session, subcommand, progress), **explained.fields}
+        raise explained from error
+    except Interrupted as interruption:
+        kept = _tell_what_stayed(session, subcommand, progress)
+        interruption.fields = {**kept, **interruption.fields}
+        raise
+    applied = [step.revision for step in progress.applied]
+    return Result(applied, progress.before, progress.after)
+
+
+def read_selected(
+    session: Session, subcommand: Subcommand, repository: Repository, script: Any, **options: Any
+) -> Readings:
+    """Read the databases that the subcommand is about."""
+    found = read_databases(
+        session.application, session.environments, repository.config, script, **options
+    )
+    return {name: held for name, held in found.items() if subcommand.selects(name)}
+
+
+@contextmanager
+def hold(session: Session, databases: Sequence[Database]) -> Iterator[Guard]:
+    """Hold the lock of each database; where there is none, there is nothing to hold."""
+    find_table, settings = session.environments.find_version_table, session.settings
+    targets = [LockTarget(d, *find_table(d.name)) for d in databases]
+    with hold_locks(
+        targets,
+        kind=settings.lock,
+        timeout=settings.lock_timeout,
+        connect_timeout=settings.connect_timeout,
+        heartbeat=settings.heartbeat,
+    ) as guard:
+        yield guard
+
+
+@contextmanager
+def _observed(session: Session, subcommand: Subcommand, progress: Progress) -> Iterator[None]:
+    """Follow the revisions that run, and say of a long one that it still does."""
+    stdout = session.streams.released() if subcommand.keeps_stdout else nullcontext()
+    heartbeat = beating(
+        progress,
+        session.environments,
+        session.databases,
+        period=session.settings.heartbeat,
+        connect_timeout=session.settings.connect_timeout,
+    )
+    with strict_history(), stdout, heartbeat, session.environments.followed_by(progress.follow):
+        yield
+
+
+def _tell_what_stayed(
+    session: Session, subcommand: Subcommand, progress: Progress
+) -> dict[str, Any]:
+    """Read the databases again after a failure, to say what stayed and what did not."""
+    if not progress.has_begun:
+        return {}
+    running = progress.running
+    place = {"revision": running.revision, "database": running.database} if running else {}
+    try:
+        x_arg = subcommand.params.get("x_arg")
+        repository = open_repository(session.application, subcommand.directory, x_arg)
+        script = load_history(repository.config)
+        after = read_selected(session, subcommand, repository, script)
+    except Exception as reason:  # noqa: BLE001 - the first error is the one to report
+        said = str(reason).splitlines()[:1]
+        return {**place, "kept": None, "kept_error": said[0] if said else ""}
+    return {**place, **find_outcome(progress, script, after)}

@@ -1,0 +1,165 @@
+"""What every command works with: the settings, the application, its databases, the streams."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from flask_migrate_sidecar.application.databases_of_app import (
+    list_databases,
+    list_known_databases,
+)
+from flask_migrate_sidecar.application.import_retry import retry_import
+from flask_migrate_sidecar.application.loading import Application, enter_folder, load_application
+from flask_migrate_sidecar.application.subcommand import may_read, own_options
+from flask_migrate_sidecar.database.connect import Database
+from flask_migrate_sidecar.database.wait import wait_for_databases
+from flask_migrate_sidecar.errors import RefusedError, UnavailableError, UsageError
+from flask_migrate_sidecar.history.environment import Environments
+from flask_migrate_sidecar.history.reading import Readings
+from flask_migrate_sidecar.history.repository import send_results_to
+from flask_migrate_sidecar.process.output import Streams
+from flask_migrate_sidecar.process.restart import Attempts
+from flask_migrate_sidecar.process.signals import Interruption
+from flask_migrate_sidecar.settings.command_line import (
+    CommandLine,
+    find_subcommand,
+    parse_command_line,
+)
+from flask_migrate_sidecar.settings.options import Settings
+from flask_migrate_sidecar.settings.sources import load_settings
+
+# They steer what is over once the application's own options are known.
+_EARLY: Final = frozenset(
+    {"app", "app_dir", "app_timeout", "site_packages", "log_format", "log_level", "termination_log"}
+)
+
+
+@dataclass(frozen=True)
+class Session:
+    """What the commands share.
+
+    Args:
+        line: the command line.
+        settings: the settings.
+        application: the loaded application.
+        databases: its databases, as this run reaches them.
+        environments: Alembic's environments.
+        streams: where results go.
+    """
+
+    line: CommandLine
+    settings: Settings
+    application: Application
+    databases: Sequence[Database]
+    environments: Environments
+    streams: Streams
+
+    def wait(
+        self, databases: Sequence[Database], *, writes: bool, timeout: float | None = None
+    ) -> None:
+        """Wait for databases, by default as long as `--wait-timeout` says."""
+        _wait(self.settings, databases, writes=writes, timeout=timeout)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command did, for the last line.
+
+    Args:
+        applied: the revisions that ran.
+        before: what the databases held.
+        after: what they hold.
+    """
+
+    applied: Sequence[str | None] = ()
+    before: Readings = field(default_factory=dict)
+    after: Readings = field(default_factory=dict)
+
+    def describe(self) -> dict[str, Any]:
+        """Give the fields of the last line."""
+        moved = {"from": self.before, "to": self.after} if self.before else {}
+        return {"applied": list(self.applied), **moved}
+
+
+def open_session(
+    line: CommandLine,
+    settings: Settings,
+    streams: Streams,
+    interruption: Interruption,
+    attempts: Attempts,
+) -> Session:
+    """Load the application; a database whose URL is known is waited for before.
+
+    Args:
+        line: the command line, as far as it can be read without the application.
+        settings: the settings.
+        streams: where results go.
+        interruption: is told how to cancel what runs.
+        attempts: what processes before this one went through.
+
+    Raises:
+        SidecarError: the application cannot be had, or its databases cannot.
+    """
+    enter_folder(settings)
+    _wait_for_known(line, settings)
+    try:
+        application = load_application(settings, line.arguments, interruption.force)
+    except (UnavailableError, RefusedError) as error:
+        is_gate = line.command == "wait head"
+        retry_import(error, attempts, settings, streams.restore, is_gate=is_gate)
+    interruption.reinstall()
+    line, settings = _read_late_options(line, settings, application)
+    with application.app.app_context():
+        databases = list_databases(application, settings)
+    environments = Environments({str(d.url): d.name for d in databases})
+    environments.install()
+    interruption.cancel = environments.cancel
+    send_results_to(application, streams.results)
+    return Session(line, settings, application, databases, environments, streams)
+
+
+def _wait_for_known(line: CommandLine, settings: Settings) -> None:
+    """Wait for databases that the settings name: factories query at import."""
+    known = list_known_databases(settings)
+    if known and (line.command != "db" or may_read(line.arguments)):
+        timeout = settings.head_timeout if line.command == "wait head" else None
+        _wait(settings, known, writes=False, timeout=timeout)
+
+
+def _read_late_options(
+    line: CommandLine, settings: Settings, application: Application
+) -> tuple[CommandLine, Settings]:
+    """Read again what stands behind `db`, now that the subcommand's own options are known.
+
+    Raises:
+        UsageError: an option of ours came too late for what it steers.
+    """
+    if line.command != "db":
+        return line, settings
+    late = parse_command_line(line.argv, own_options(application.group, line.arguments))
+    if late.flags == line.flags:
+        return late, settings
+    too_late = {n for n in _EARLY if late.flags.get(n) != line.flags.get(n)}
+    if too_late:
+        flag = "--" + min(too_late).replace("_", "-")
+        raise UsageError(
+            f"{flag} must stand before 'db': behind it, it could be an option of "
+            f"{find_subcommand(line.arguments)!r}",
+            hint=f"flask-migrate {flag} ... db {find_subcommand(line.arguments)}",
+        )
+    return late, load_settings(late.flags, os.environ)
+
+
+def _wait(
+    settings: Settings, databases: Sequence[Database], *, writes: bool, timeout: float | None
+) -> None:
+    wait_for_databases(
+        databases,
+        timeout=settings.wait_timeout if timeout is None else timeout,
+        connect_timeout=settings.connect_timeout,
+        refused_grace=settings.refused_grace,
+        writes=writes,
+    )

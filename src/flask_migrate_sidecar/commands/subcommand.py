@@ -1,0 +1,87 @@
+"""`flask-migrate db`: runs a subcommand of the application's group, whichever it is."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Final
+
+import click
+
+from flask_migrate_sidecar.application.subcommand import (
+    Subcommand,
+    parse_subcommand,
+    refuse_comparing,
+)
+from flask_migrate_sidecar.database.connect import Database
+from flask_migrate_sidecar.database.url import is_memory
+from flask_migrate_sidecar.errors import UsageError
+from flask_migrate_sidecar.history.repository import Repository, open_repository
+from flask_migrate_sidecar.log.logger import bind_everywhere, get_logger
+
+from .invocation import hold, invoke
+from .session import Result, Session
+from .upgrade import run_upgrade
+
+logger: Final = get_logger(__name__)
+
+
+def run_subcommand(session: Session) -> Result:
+    """Parse and run a subcommand.
+
+    Raises:
+        SidecarError: it could not be done; the error knows its exit code.
+    """
+    application, directory = session.application, session.settings.directory
+    if directory:
+        # Upstream reads one of them in `init`, the other elsewhere.
+        application.state.migrate.directory = application.state.directory = directory
+    try:
+        with session.streams.released():
+            subcommand = parse_subcommand(application, session.line.arguments, directory=directory)
+    except click.exceptions.Exit:
+        return Result()  # --help was printed
+    bind_everywhere(command=subcommand.name)
+    refuse_comparing(application, subcommand)
+    with application.app.app_context(), ExitStack() as stack:
+        subcommand.prepare(stack)
+        if subcommand.name in {"init", "list-templates"}:
+            return invoke(session, subcommand)
+        x_arg = subcommand.params.get("x_arg")
+        repository = open_repository(application, subcommand.directory, x_arg)
+        return _run_with_repository(session, subcommand, repository)
+
+
+def _run_with_repository(
+    session: Session, subcommand: Subcommand, repository: Repository
+) -> Result:
+    if not subcommand.reads(revision_environment=repository.has_environment_for_files):
+        return invoke(session, subcommand, repository)
+    databases = _select_databases(session, subcommand)
+    # What the sidecar reads on its own account keeps to the selected databases too.
+    repository.config.cmd_opts.bind = subcommand.binds
+    session.wait(databases, writes=subcommand.writes)
+    if not subcommand.writes:
+        return invoke(session, subcommand, repository)
+    if subcommand.name == "upgrade":
+        return run_upgrade(session, subcommand, repository, databases)
+    with hold(session, databases) as guard:
+        return invoke(session, subcommand, repository, guard.verify)
+
+
+def _select_databases(session: Session, subcommand: Subcommand) -> list[Database]:
+    """Give the databases that the subcommand is about and that outlast it.
+
+    Raises:
+        UsageError: `--bind` names one that is not there.
+    """
+    names = [database.name for database in session.databases]
+    unknown = sorted({*subcommand.binds} - {*names})
+    if unknown:
+        raise UsageError(
+            f"no database is called {', '.join(unknown)}; there are {', '.join(names)}"
+        )
+    selected = [d for d in session.databases if subcommand.selects(d.name)]
+    kept = [d for d in selected if not is_memory(d.url)]
+    if len(kept) < len(selected):
+        logger.warning("database.memory", hint="nothing is kept of a database in memory")
+    return kept

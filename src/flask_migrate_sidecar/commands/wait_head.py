@@ -1,0 +1,98 @@
+"""`flask-migrate wait head`: the gate for pods that wait for another run's migrations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from flask_migrate_sidecar.database.backoff import next_pause
+from flask_migrate_sidecar.database.connect import DEFAULT
+from flask_migrate_sidecar.database.url import is_memory
+from flask_migrate_sidecar.errors import (
+    LockedError,
+    PendingError,
+    SidecarError,
+    UnavailableError,
+)
+from flask_migrate_sidecar.history.failure import explained
+from flask_migrate_sidecar.history.position import judge
+from flask_migrate_sidecar.history.reading import read_databases
+from flask_migrate_sidecar.history.repository import Repository, open_repository
+from flask_migrate_sidecar.history.revisions import load_history
+from flask_migrate_sidecar.log.logger import get_logger
+
+from .session import Result, Session
+
+if TYPE_CHECKING:
+    from alembic.script import ScriptDirectory
+
+logger: Final = get_logger(__name__)
+
+
+class _Look(NamedTuple):
+    """What one look found.
+
+    Args:
+        states: the state of each database.
+        outage: why they could not be read.
+    """
+
+    states: Mapping[str, str]
+    outage: SidecarError | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether every database is at the code's heads, or ahead of them."""
+        return bool(self.states) and {*self.states.values()} <= {"at_head", "ahead"}
+
+
+def run_wait_head(session: Session) -> Result:
+    """Return once every database is at the heads of the code, or ahead of them.
+
+    Raises:
+        PendingError: that did not come about before `--head-timeout`.
+        UnavailableError: a database was not reachable then.
+    """
+    started, limit = monotonic(), session.settings.head_timeout
+    kept = [d for d in session.databases if not is_memory(d.url)]
+    session.wait(kept, writes=False, timeout=limit)
+    with session.application.app.app_context():
+        repository = open_repository(session.application, session.settings.directory)
+        with explained(repository.folder):
+            script = load_history(repository.config)
+        told = None
+        while not (look := _look(session, repository, script)).is_open:
+            elapsed = monotonic() - started
+            pause = next_pause(elapsed)
+            if look.states != told:
+                reason = {"reason": str(look.outage)} if look.outage else {}
+                logger.info("head.waiting", states=look.states, next_try=round(pause, 3), **reason)
+                told = look.states
+            if elapsed + pause > limit:
+                raise _give_up(look, limit)
+            sleep(pause)
+    logger.info("head.reached", states=look.states)
+    return Result()
+
+
+def _look(session: Session, repository: Repository, script: ScriptDirectory) -> _Look:
+    try:
+        with explained(repository.folder):
+            found = read_databases(
+                session.application, session.environments, repository.config, script
+            )
+    except (UnavailableError, LockedError) as outage:
+        return _Look({DEFAULT: "unreachable"}, outage)
+    return _Look({name: judge(script, revisions) for name, revisions in found.items()})
+
+
+def _give_up(look: _Look, limit: float) -> SidecarError:
+    if look.outage is not None:
+        return UnavailableError(str(look.outage), hint=look.outage.hint)
+    return PendingError(
+        f"not at head after {limit:g} s: "
+        + ", ".join(f"{name} is {state}" for name, state in look.states.items()),
+        hint="look at the log of the migrating Job: it failed, or still runs",
+        states=look.states,
+    )

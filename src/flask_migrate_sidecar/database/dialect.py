@@ -1,0 +1,115 @@
+"""What differs from database to database: one object each, in a module of its name.
+
+The base class is for databases of which nothing more is known than what SQLAlchemy knows.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib import import_module
+from typing import Any, Final
+
+from sqlalchemy import URL, Connection, func, select
+
+# The module of each dialect's name.
+_MODULES: Final = {
+    "postgresql": "postgresql",
+    "mysql": "mysql",
+    "mariadb": "mysql",
+    "sqlite": "sqlite",
+}
+
+
+class Dialect:
+    """A database of no kind in particular."""
+
+    def arguments(self, url: URL, seconds: float, answer: float | None = None) -> dict[str, Any]:
+        """Give the driver's own arguments for time limits; none where the driver is not known.
+
+        Args:
+            url: names the driver, and how many hosts share the time.
+            seconds: for connecting.
+            answer: for the server's answers, None for no limit.
+        """
+        return {"timeout": whole(seconds)} if url.get_driver_name() == "pyodbc" else {}
+
+    def probe_options(self, url: URL) -> dict[str, Any]:
+        """Give the options of an engine that looks at a server, in no transaction if it can."""
+        return {}
+
+    def version(self, connection: Connection) -> str:
+        """Name the server and its version."""
+        version = connection.dialect.server_version_info or ()
+        return " ".join((connection.dialect.name, ".".join(map(str, version)))).strip()
+
+    def require_writes(self, connection: Connection) -> None:
+        """Make sure that the server takes writes.
+
+        Raises:
+            UnusableError: it only reads.
+        """
+
+    def identify(self, connection: Connection) -> tuple[str, ...]:
+        """Tell which database on which server this is, the same in every process."""
+        url = connection.engine.url
+        return (url.get_backend_name(), str(url.host), str(url.port), str(url.database))
+
+    def read_clock(self, connection: Connection) -> int:
+        """Read the database's clock as milliseconds since 1970."""
+        return to_milliseconds(connection.execute(select(func.current_timestamp())).scalar_one())
+
+    def identify_session(self, driver: Any) -> int | None:
+        """Give the server's number for a driver's connection, without asking the server."""
+        return None
+
+    def explain_wait(self, connection: Connection, session: int) -> dict[str, Any]:
+        """Find what a session waits for, and the sessions that it waits for.
+
+        Args:
+            connection: another connection to the same server.
+            session: what `identify_session` gave.
+        """
+        return {}
+
+    def cancel(self, connection: Connection) -> None:
+        """End the statement that runs on a connection of another thread."""
+        driver: Any = connection.connection.dbapi_connection
+        cancel = getattr(driver, "cancel", None)
+        if cancel is not None:
+            cancel()
+
+
+@functools.cache
+def find_dialect(name: str) -> Dialect:
+    """Give what is known of a database by the name of its SQLAlchemy dialect."""
+    module = _MODULES.get(name)
+    if module is None:
+        return Dialect()
+    known: Dialect = import_module(f".{module}", __package__).DIALECT
+    return known
+
+
+def explain_by(
+    connection: Connection, session: int, waits_for: str, blocked_by: str
+) -> dict[str, Any]:
+    """Ask two queries: what a session waits for, and who is in its way."""
+    found = {"waits_for": connection.exec_driver_sql(waits_for % session).scalar()}
+    rows: Sequence[Any] = connection.exec_driver_sql(blocked_by % session).mappings().all()
+    blockers = [{k: v for k, v in row.items() if v is not None} for row in rows]
+    return {**found, "blocked_by": blockers}
+
+
+def to_milliseconds(moment: int | datetime) -> int:
+    """Count from 1970; a time without a zone is one in UTC."""
+    if not isinstance(moment, datetime):
+        return int(moment)
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return round(aware.timestamp() * 1000)
+
+
+def whole(seconds: float) -> int:
+    """Round up to whole seconds, one at least: some drivers take no fraction."""
+    return max(1, math.ceil(seconds))

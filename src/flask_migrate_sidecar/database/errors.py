@@ -1,0 +1,413 @@
+"""The one classifier: what a driver's exception means, why, and what a person should do.
+
+    cause        of an exception: `find_cause` looks it up by SQLSTATE, by MariaDB's and MySQL's
+                 number, by SQLite's result code or, where a driver has none of them, by text
+    verdict      of a cause at a moment: worth waiting, refused, locked, lost or failed
+
+A PostgreSQL driver learns no SQLSTATE from a login that failed, only the server's text, so logins
+are told apart by a table of texts, which the tests hold against real servers. What no table knows
+(a server that speaks another language, a pooler's own words) is waited for at a login, and counts
+as a failure in a revision.
+
+A new error is a row in one of the tables `STATES`, `NUMBERS`, `RESULTS`, `ANSWERS`; nothing else in
+the code base reads an SQLSTATE, a number or a driver's text.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from sqlalchemy import URL
+from sqlalchemy.exc import DBAPIError
+
+from flask_migrate_sidecar.errors import RefusedError, UnavailableError
+from flask_migrate_sidecar.log.redaction import Secrets, describe, find_secrets
+
+from .url import place
+
+
+class Verdict(enum.Enum):
+    """What to do about an error."""
+
+    NOT_READY = "not ready"  # waiting can help
+    REFUSED = "refused"  # understood, and answered with no
+    LOCKED = "locked"  # somebody else holds what is needed
+    TRANSIENT = "transient"  # it was cut short, and another try may pass
+    FAILED = "failed"  # it is wrong, and will be at the next try
+
+
+class Moment(enum.Enum):
+    """What was being done; the same error means another thing at another moment."""
+
+    LOGIN = "login"
+    LOCK = "lock"
+    IMPORT = "import"
+    REVISION = "revision"
+
+
+@dataclass(frozen=True)
+class Cause:
+    """One thing that can be wrong.
+
+    Args:
+        hint: what to do where it keeps us from connecting.
+        login: the verdict there, and while a lock is taken.
+        revision: the verdict while a revision runs; the same where nothing else is said.
+        advice: what to do then; the same where nothing else is said.
+    """
+
+    hint: str
+    login: Verdict
+    revision: Verdict
+    advice: str
+
+
+def _cause(
+    hint: str, login: Verdict, revision: Verdict | None = None, advice: str | None = None
+) -> Cause:
+    return Cause(hint, login, revision or login, advice or hint)
+
+
+_WAIT: Final = "check that the server runs and that host and port are right; or wait longer"
+_MEND: Final = "the statement is in the traceback; mend the revision, or what the database holds"
+_REVOKED: Final = "grant the role what the migration needs, or use --database-url with another one"
+_HELD: Final = "another session holds the table or the file; run again when it is done"
+
+# Waiting can help.
+STARTING: Final = _cause(_WAIT, Verdict.NOT_READY)
+FULL: Final = _cause(
+    "free connections, or raise the limit of the server, role or database", Verdict.NOT_READY
+)
+STANDBY: Final = _cause(
+    "point the URL at the primary server, or wait until this one is promoted", Verdict.NOT_READY
+)
+LOST: Final = _cause(
+    _WAIT, Verdict.NOT_READY, Verdict.TRANSIENT, "what was committed stays; run again"
+)
+# The server, or the driver, understood and says no.
+LOGIN: Final = _cause(
+    "check user and password, and the secret that they come from", Verdict.REFUSED
+)
+EXPIRED: Final = _cause("renew the user's password, or unlock the account", Verdict.REFUSED)
+DATABASE: Final = _cause("create the database, or correct its name in the URL", Verdict.REFUSED)
+HOST: Final = _cause(
+    "let this host, user and database in: pg_hba.conf, or the provider's access rules",
+    Verdict.REFUSED,
+)
+ACCOUNT_HOST: Final = _cause(
+    "let this host in: CREATE USER 'user'@'host', or the provider's access rules", Verdict.REFUSED
+)
+BLOCKED_HOST: Final = _cause("unblock this host on the server: FLUSH HOSTS", Verdict.REFUSED)
+TLS: Final = _cause(
+    "check the server's TLS, and what the URL asks of it (sslmode, certificates)", Verdict.REFUSED
+)
+TLS_OR_LOGIN: Final = _cause(
+    f"{LOGIN.hint}; or connect with TLS, if the server demands it", Verdict.REFUSED
+)
+RIGHTS: Final = _cause(
+    "grant the user the right to connect to this database", Verdict.REFUSED, advice=_REVOKED
+)
+ARGUMENTS: Final = _cause(
+    "correct the arguments of the URL, or the application's connect_args", Verdict.REFUSED
+)
+PLACE: Final = _cause(
+    "let this user read and write the file and its folder",
+    Verdict.REFUSED,
+    advice="the SQLite file and its folder must be writable for this user: check the volume",
+)
+NO_DATABASE_FILE: Final = _cause(
+    "the file is no SQLite database, or an encrypted one", Verdict.REFUSED
+)
+# Somebody else is in the way.
+BUSY: Final = _cause(
+    "find the process that holds the file locked; or wait longer",
+    Verdict.NOT_READY,
+    Verdict.LOCKED,
+    _HELD,
+)
+LOCK_TIMEOUT: Final = _cause(_WAIT, Verdict.NOT_READY, Verdict.LOCKED, _HELD)
+DEADLOCK: Final = _cause(
+    _WAIT, Verdict.NOT_READY, Verdict.LOCKED, "another session was in the way; run again"
+)
+# The statement, and what the database holds, do not fit.
+EXISTS: Final = _cause(
+    _WAIT,
+    Verdict.NOT_READY,
+    Verdict.FAILED,
+    "the object is there already: an earlier attempt stopped midway (databases without "
+    "transactional DDL keep its first statements), or the application runs db.create_all(); "
+    "remove the object, or 'stamp' the revision if all of it is there",
+)
+NO_OBJECT: Final = _cause(_WAIT, Verdict.NOT_READY, Verdict.FAILED, _MEND)
+UNKNOWN: Final = _cause(_WAIT, Verdict.NOT_READY, Verdict.FAILED, _MEND)
+
+# PostgreSQL manual, appendix A; a class (two characters) or a whole state.
+STATES: Final = {
+    "08": LOST,
+    "57P01": LOST,
+    "57P02": LOST,
+    "57P03": LOST,
+    "25006": STANDBY,
+    "53300": FULL,
+    "28": LOGIN,
+    "3D": DATABASE,
+    "42501": RIGHTS,
+    "55P03": LOCK_TIMEOUT,
+    "40001": DEADLOCK,
+    "40P01": DEADLOCK,
+    **dict.fromkeys(("42P07", "42701", "42710"), EXISTS),
+    **dict.fromkeys(("42P01", "42703", "3F000"), NO_OBJECT),
+}
+# "running with the --read-only option", but also with any other that forbids the statement.
+_OPTION_PREVENTS: Final = 1290
+# https://mariadb.com/kb/en/mariadb-error-codes/, MySQL manual B.3.
+NUMBERS: Final = {
+    **dict.fromkeys((2006, 2013, 2055, 1053, 1927, 4031), LOST),
+    **dict.fromkeys((1040, 1203, 1226), FULL),
+    **dict.fromkeys((_OPTION_PREVENTS, 1792, 1836), STANDBY),
+    # MariaDB answers 1045 as well where it demands TLS (require_secure_transport).
+    1045: TLS_OR_LOGIN,
+    **dict.fromkeys((1698, 1251, 1275, 2049, 2054, 2058, 2059, 2061), LOGIN),
+    **dict.fromkeys((1820, 1862, 3118, 4151), EXPIRED),
+    # Access denied to: database, table, column, a privileged statement, a routine.
+    **dict.fromkeys((1044, 1142, 1143, 1227, 1370), RIGHTS),
+    1049: DATABASE,
+    1130: ACCOUNT_HOST,
+    1129: BLOCKED_HOST,
+    **dict.fromkeys((2026, 3159), TLS),
+    1205: LOCK_TIMEOUT,
+    1213: DEADLOCK,
+    **dict.fromkeys((1050, 1060, 1061), EXISTS),
+    **dict.fromkeys((1146, 1054), NO_OBJECT),
+}
+# Result codes of SQLite by their names (https://www.sqlite.org/rescode.html), extended ones too.
+RESULTS: Final = {
+    **dict.fromkeys(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM", "SQLITE_AUTH"), PLACE),
+    "SQLITE_NOTADB": NO_DATABASE_FILE,
+    **dict.fromkeys(("SQLITE_BUSY", "SQLITE_LOCKED"), BUSY),
+}
+# What has no code. The answers of a PostgreSQL server that say "later" come first: they win over
+# a refusal of another host. Names stand in double quotes and are emptied before the comparison.
+# Server: src/backend/{libpq/auth.c,utils/init/postinit.c,libpq/hba.c}; client: libpq/fe-*.c.
+ANSWERS: Final = (
+    (r"the database system is (starting up|shutting down|in recovery mode)", STARTING),
+    (r"the database system is not (yet )?accepting connections", STANDBY),
+    (r"too many (clients|connections)|connection slots are reserved", FULL),
+    (r"session is (not )?read-only|server is (not )?in hot standby mode", STANDBY),
+    (r"authentication failed|no password supplied|no such user", LOGIN),
+    (r'role "" (does not exist|is not permitted to log in)', LOGIN),
+    (r"authentication method .* (failed|not (supported|allowed|met))", LOGIN),
+    (r'database "" does not exist|no such database', DATABASE),
+    (r'database "" is not currently accepting connections', DATABASE),
+    (r"permission denied for database", RIGHTS),
+    (r"pg_hba\.conf", HOST),
+    (r"does not support SSL|SSL (is )?required|certificate|private key|channel binding", TLS),
+    (r"SSL error: (?!.*(EOF|reset|closed))|GSSAPI.*(required|not support)", TLS),
+    (r"invalid (connection option|dsn|\w+ value|integer value)|bad value for", ARGUMENTS),
+    (r"unsupported startup parameter|unsupported frontend protocol", ARGUMENTS),
+    (r"server closed the connection|connection is lost|connection already closed", LOST),
+    (r"could not receive data from server|SSL SYSCALL error|consuming input failed", LOST),
+)
+# Of SQLite, whose result code for a faulty statement is one for all.
+_SQLITE_TEXTS: Final = (
+    (r"no such (table|column)|has no column named", NO_OBJECT),
+    (r"already exists|duplicate column name", EXISTS),
+)
+
+_DRIVER_FAMILIES: Final = frozenset({"OperationalError", "InterfaceError", "DatabaseError"})
+# The families of PEP 249 whose errors come and go, and those that no waiting mends.
+_PASSING: Final = frozenset({"OperationalError", "InterfaceError"})
+_LASTING: Final = frozenset(
+    {"ProgrammingError", "IntegrityError", "DataError", "NotSupportedError"}
+)
+_SILENCE: Final = re.compile(r"no answer within|timeout expired|timed out")
+_LONGEST_REASON: Final = 300
+
+
+class Diagnosis(NamedTuple):
+    """What a failure means.
+
+    Args:
+        cause: what is wrong.
+        verdict: what to do about it.
+        reason: what happened, on one line, without a secret.
+        hint: what a person should do.
+        is_lasting: no waiting mends it, whatever the verdict.
+    """
+
+    cause: Cause
+    verdict: Verdict
+    reason: str
+    hint: str
+    is_lasting: bool = False
+
+    @property
+    def is_silence(self) -> bool:
+        """Tell whether the server said nothing at all, in our words or a driver's."""
+        return bool(_SILENCE.search(self.reason))
+
+
+class UnusableError(Exception):
+    """A probe found what no driver reports as an error: a standby, a folder that is missing.
+
+    Args:
+        cause: what is wrong.
+        reason: what was found.
+        hint: what to do, where it is not what the cause says.
+    """
+
+    def __init__(self, cause: Cause, reason: str, *, hint: str | None = None) -> None:
+        super().__init__(reason)
+        self.diagnosis = Diagnosis(cause, cause.login, reason, hint or cause.hint)
+
+
+def diagnose(
+    error: BaseException, url: URL | None = None, moment: Moment = Moment.LOGIN
+) -> Diagnosis:
+    """Tell what an error means, why, and what to do.
+
+    Args:
+        error: what a driver or SQLAlchemy raised, or an error that was raised from it.
+        url: where it happened, if that is known; its passwords are taken out of the reason.
+        moment: what was being done.
+    """
+    if moment is Moment.REVISION and any(_is_lost(link) for link in chain(error)):
+        return Diagnosis(LOST, LOST.revision, _first_line(_root(error)), LOST.advice)
+    error = _root(error)
+    if isinstance(error, UnusableError):
+        return error.diagnosis
+    cause = find_cause(error)
+    if moment is Moment.REVISION:
+        return Diagnosis(cause, cause.revision, _first_line(error), cause.advice)
+    verdict, lasting = cause.login, bool(_families(error) & _LASTING)
+    if moment is Moment.LOCK and cause.revision is Verdict.FAILED:
+        # What a lock asks for is right, so an answer that does not pass is one to its rights.
+        verdict = cause.login if _families(error) & _PASSING else Verdict.REFUSED
+    if moment is Moment.IMPORT and cause is NO_OBJECT:
+        verdict, lasting = Verdict.FAILED, True
+    return Diagnosis(cause, verdict, _say(error, url), cause.hint, lasting)
+
+
+def find_cause(error: BaseException) -> Cause:
+    """Look up what is wrong by the code that a driver's exception carries, else by its text."""
+    if isinstance(error, TypeError):
+        return ARGUMENTS  # the driver takes no such argument
+    if isinstance(error, sqlite3.Error):
+        return _find_result(error)
+    number = _number(error)
+    if number == _OPTION_PREVENTS and "read-only" not in str(error):
+        return UNKNOWN
+    if number is not None:
+        return NUMBERS.get(number, UNKNOWN)
+    state = _sqlstate(error)
+    found = STATES.get(state) or STATES.get(state[:2])
+    return found or (UNKNOWN if state else _match(str(error), ANSWERS))
+
+
+def find_driver_error(error: BaseException) -> BaseException | None:
+    """Find the error of a database in what it led to: applications raise errors of their own."""
+    for link in chain(error):
+        if isinstance(link, DBAPIError) and link.orig is not None:
+            return link.orig
+        if _is_driver_error(link):
+            return link
+    return None
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Follow an exception to those that it was raised from or during."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        wrapped = error.orig if isinstance(error, DBAPIError) else None
+        error = wrapped or error.__cause__ or error.__context__
+
+
+def make_error(
+    found: Diagnosis, url: URL, database: str, **fields: object
+) -> UnavailableError | RefusedError:
+    """Make the error that ends the run; its message names database, place and reason."""
+    kind = RefusedError if found.verdict is Verdict.REFUSED else UnavailableError
+    said = "refuses" if found.verdict is Verdict.REFUSED else "is not available"
+    return kind(
+        f"database {database!r} at {place(url)} {said}: {found.reason}",
+        hint=found.hint,
+        database=database,
+        reason=found.reason,
+        **fields,
+    )
+
+
+def _find_result(error: sqlite3.Error) -> Cause:
+    name = getattr(error, "sqlite_errorname", None) or ""
+    for result, cause in RESULTS.items():
+        if name.startswith(result):
+            return cause
+    return _match(str(error), _SQLITE_TEXTS)
+
+
+def _match(text: str, table: tuple[tuple[str, Cause], ...]) -> Cause:
+    text = re.sub(r'"[^"\n]*"', '""', text)
+    return next((cause for pattern, cause in table if re.search(pattern, text)), UNKNOWN)
+
+
+def _say(error: BaseException, url: URL | None) -> str:
+    """Give the server's own words, without the passwords of the URL."""
+    number = _number(error)
+    text = str(error.args[1] if number is not None else error)
+    # libpq puts where and how it tried before what the server said; the server's words suffice.
+    said = re.findall(r"(?:FATAL|ERROR|PANIC): +(.*)", text) or [
+        re.sub(r"^(connection (failed|is bad|to server .*? failed): )+", "", line)
+        for line in text.splitlines()[:1]
+    ]
+    reason = said[-1].strip() if said and said[-1].strip() else type(error).__name__
+    reason = Secrets(find_secrets(url) if url else ()).hide(reason)[:_LONGEST_REASON]
+    return f"{reason} ({number})" if number is not None else reason
+
+
+def _first_line(error: BaseException) -> str:
+    return (describe(error).strip().splitlines() or [""])[0]
+
+
+def _is_lost(error: BaseException) -> bool:
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return True
+    return _is_driver_error(error) and find_cause(error) is LOST
+
+
+def _root(error: BaseException) -> BaseException:
+    """Find what the driver raised under what SQLAlchemy and the application made of it."""
+    links = list(chain(error))
+    found = [e for e in links if isinstance(e, UnusableError) or _is_driver_error(e)]
+    return (found or links)[0]
+
+
+def _families(error: BaseException) -> set[str]:
+    """Give the names of an exception's classes: no driver need be installed (PEP 249)."""
+    return {kind.__name__ for kind in type(error).__mro__}
+
+
+def _is_driver_error(error: BaseException) -> bool:
+    return not isinstance(error, DBAPIError) and bool(_families(error) & _DRIVER_FAMILIES)
+
+
+def _sqlstate(error: BaseException) -> str:
+    """Give the SQLSTATE: psycopg 3 calls it sqlstate, psycopg2 pgcode."""
+    state = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+    return state if isinstance(state, str) else ""
+
+
+def _number(error: BaseException) -> int | None:
+    """Give the error number of MariaDB and MySQL: their drivers put it first.
+
+    PyMySQL 1.2 and later have an SQLSTATE beside it, which tells less.
+    """
+    if not _is_driver_error(error) or len(error.args) < 2:  # noqa: PLR2004
+        return None
+    return error.args[0] if isinstance(error.args[0], int) else None

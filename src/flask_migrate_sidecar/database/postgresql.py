@@ -1,0 +1,93 @@
+"""What is particular to PostgreSQL."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import URL, Connection
+
+from .dialect import Dialect, explain_by, to_milliseconds, whole
+from .errors import STANDBY, UnusableError
+from .url import hosts_and_ports
+
+_LIBPQ: Final = ("psycopg", "psycopg2", "psycopg2cffi")
+# libpq and psycopg wait for 2 seconds at least (PostgreSQL manual, 34.1.2, connect_timeout).
+_LIBPQ_LEAST: Final = 2
+_READ_ONLY: Final = "turn off default_transaction_read_only for this server, database or role"
+# Manual, 9.28 (pg_is_in_recovery) and 20.11.1 (default_transaction_read_only, which operators and
+# providers set for a server, a database or a role).
+_WRITES: Final = (
+    "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('transaction_read_only')"
+)
+# To the microsecond: no two servers share it, be they copies of each other or not.
+_IDENTITY: Final = "SELECT current_database(), EXTRACT(EPOCH FROM pg_postmaster_start_time())"
+# Not now(), which is when the transaction began.
+_CLOCK: Final = "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS bigint)"
+# Manual, 9.27.1 "Session Information Functions": pg_blocking_pids().
+_WAITS_FOR: Final = (
+    "SELECT wait_event_type || ': ' || wait_event FROM pg_stat_activity WHERE pid = %d"
+)
+_BLOCKED_BY: Final = """
+    SELECT pid, application_name AS application, host(client_addr) AS client, state,
+        xact_start::text AS since
+    FROM pg_stat_activity WHERE pid = ANY(pg_blocking_pids(%d))
+"""
+
+
+class PostgreSQL(Dialect):
+    """PostgreSQL, whichever driver and pooler."""
+
+    def arguments(self, url: URL, seconds: float, answer: float | None = None) -> dict[str, Any]:
+        """Share the time between the hosts: libpq counts it anew for each (manual, 34.1.2)."""
+        if url.get_driver_name() == "pg8000":
+            return {"timeout": whole(seconds)}
+        if url.get_driver_name() not in _LIBPQ:
+            return {}
+        limit = {"connect_timeout": max(_LIBPQ_LEAST, whole(seconds / len(hosts_and_ports(url))))}
+        if answer is None:
+            return limit
+        silence = whole(answer)
+        return {
+            **limit,
+            "tcp_user_timeout": silence * 1000,
+            "keepalives_idle": silence,
+            "keepalives_interval": 1,
+            "keepalives_count": 3,
+        }
+
+    def probe_options(self, url: URL) -> dict[str, Any]:
+        """Leave out SQLAlchemy's look for a type, in a transaction, upon each connection."""
+        hstore = {"use_native_hstore": False} if url.get_driver_name() in _LIBPQ else {}
+        return {"isolation_level": "AUTOCOMMIT", **hstore}
+
+    def version(self, connection: Connection) -> str:
+        """Leave out what built the server and where it runs."""
+        text = str(connection.exec_driver_sql("SELECT pg_catalog.version()").scalar())
+        return " ".join(text.split()[:2])
+
+    def require_writes(self, connection: Connection) -> None:
+        """Want a primary: it may still be promoted, and a mode of maintenance ends."""
+        recovery, read_only = connection.exec_driver_sql(_WRITES).one()
+        if recovery:
+            raise UnusableError(STANDBY, "the server is a standby, it only reads")
+        if read_only == "on":
+            raise UnusableError(STANDBY, "default_transaction_read_only is on", hint=_READ_ONLY)
+
+    def identify(self, connection: Connection) -> tuple[str, ...]:
+        """Ask the server: URLs of one database can differ in every part."""
+        return ("postgresql", *map(str, connection.exec_driver_sql(_IDENTITY).one()))
+
+    def read_clock(self, connection: Connection) -> int:
+        """Read the time of now."""
+        return to_milliseconds(connection.exec_driver_sql(_CLOCK).scalar_one())
+
+    def identify_session(self, driver: Any) -> int | None:
+        """Give the backend's process id, which libpq knows from the login."""
+        return int(driver.info.backend_pid) if hasattr(driver, "info") else None
+
+    def explain_wait(self, connection: Connection, session: int) -> dict[str, Any]:
+        """Ask for the wait event, and for who holds what is waited for."""
+        return explain_by(connection, session, _WAITS_FOR, _BLOCKED_BY)
+
+
+DIALECT: Final = PostgreSQL()

@@ -1,0 +1,108 @@
+"""What is particular to SQLite."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from sqlalchemy import URL, Connection
+
+from .dialect import Dialect, to_milliseconds
+from .errors import PLACE, UnusableError
+from .url import is_memory, sqlite_path
+
+_FOLDER: Final = "mount the volume, create the folder, and let this user write there"
+# Waits out another process's short transaction; a longer one is the caller's next try.
+_BUSY_TIMEOUT: Final = 0.25
+_CLOCK: Final = "SELECT CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"
+
+
+class SQLite(Dialect):
+    """SQLite, in a file or in memory."""
+
+    def arguments(self, url: URL, seconds: float, answer: float | None = None) -> dict[str, Any]:
+        """Limit the wait for another process's lock, which is all that connecting can wait for."""
+        return {"timeout": seconds} if url.get_driver_name() == "pysqlite" else {}
+
+    def identify(self, connection: Connection) -> tuple[str, ...]:
+        """Name the file, its links resolved."""
+        url = connection.engine.url
+        return "sqlite", ":memory:" if is_memory(url) else os.path.realpath(sqlite_path(url))
+
+    def read_clock(self, connection: Connection) -> int:
+        """Read the machine's clock, through the database."""
+        return to_milliseconds(connection.exec_driver_sql(_CLOCK).scalar_one())
+
+    def cancel(self, connection: Connection) -> None:
+        """Interrupt the statement (sqlite3_interrupt)."""
+        driver: Any = connection.connection.dbapi_connection
+        if hasattr(driver, "interrupt"):  # not the adapter of an asynchronous driver
+            driver.interrupt()
+
+
+DIALECT: Final = SQLite()
+
+
+def probe_file(url: URL, *, writes: bool) -> str:
+    """Look at a SQLite file without creating it; give SQLite's version.
+
+    A file that is missing is as good as an empty one, if its folder lets us create it. For a
+    command that writes, the write lock is taken and given back at once: this is the only way to
+    see that another process holds it, in WAL mode too (https://www.sqlite.org/wal.html).
+
+    Args:
+        url: of a file, or of memory, which always answers.
+        writes: whether a file that can only be read will do.
+
+    Raises:
+        UnusableError: the folder is missing, or the file or folder may not be written.
+        sqlite3.Error: what SQLite says, locked files included.
+    """
+    version = f"SQLite {sqlite3.sqlite_version}"
+    if is_memory(url):
+        return version
+    path = sqlite_path(url)
+    _require_place(path, writes=writes)
+    if writes and (url.query.get("mode") == "ro" or "immutable" in url.query):
+        raise _refused("the URL opens the file for reading only", "drop mode=ro from the URL")
+    if path.exists() and url.get_driver_name() == "pysqlite":
+        _ask(path, writes=writes)
+    return version
+
+
+def _require_place(path: Path, *, writes: bool) -> None:
+    folder = path.parent
+    if not folder.is_dir():
+        raise _refused(f"the folder {folder} does not exist", _FOLDER)
+    if path.is_dir():
+        raise _refused(f"{path} is a folder", "name a file in the URL")
+    # SQLite writes a journal beside the file, so the folder counts even where the file exists.
+    if (writes or not path.exists()) and not _may(folder, os.W_OK | os.X_OK):
+        raise _refused(f"the folder {folder} may not be written", _FOLDER)
+    if path.exists() and not _may(path, os.R_OK | (os.W_OK if writes else 0)):
+        raise _refused(f"the file {path} may not be {'written' if writes else 'read'}")
+
+
+def _may(path: Path, mode: int) -> bool:
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
+
+
+def _ask(path: Path, *, writes: bool) -> None:
+    # mode=rw never creates the file, should it vanish meanwhile (https://www.sqlite.org/uri.html).
+    uri = f"file:{quote(str(path))}?mode=rw"
+    with closing(
+        sqlite3.connect(uri, uri=True, timeout=_BUSY_TIMEOUT, isolation_level=None)
+    ) as connection:
+        # Reads the header: SELECT 1 would not look into the file at all.
+        connection.execute("PRAGMA schema_version").fetchone()
+        if writes:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
+
+
+def _refused(reason: str, hint: str | None = None) -> UnusableError:
+    return UnusableError(PLACE, reason, hint=hint)

@@ -1,0 +1,109 @@
+"""Follows a command through its revisions, and logs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final
+
+from flask_migrate_sidecar.log.logger import get_logger
+
+from .environment import Function
+from .reading import add_reading
+
+if TYPE_CHECKING:
+    from alembic.runtime.migration import MigrationContext
+
+logger: Final = get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One revision that runs in one database."""
+
+    database: str
+    direction: str
+    revision: str | None
+    down_revision: str | None
+    message: str
+
+    def describe(self) -> dict[str, Any]:
+        """Give the fields of a log line."""
+        return {
+            "database": self.database,
+            "direction": self.direction,
+            "revision": self.revision,
+            "down_revision": self.down_revision,
+            "message": self.message,
+        }
+
+
+@dataclass
+class Progress:
+    """What a command has done so far, and what it does now.
+
+    Args:
+        verify: called between revisions; raises to stop the run.
+    """
+
+    verify: Callable[[], None] = lambda: None
+    before: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    after: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    applied: list[Step] = field(default_factory=list)
+    running: Step | None = None
+    running_since: float = 0.0
+    is_transactional: bool = True
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether any revision has run, or begun to."""
+        return bool(self.applied) or self.running is not None
+
+    def follow(
+        self, database: str, revisions: Any, context: MigrationContext, function: Function
+    ) -> Iterator[Any]:
+        """Yield the steps that a command's function gives, and keep count of them."""
+        key = add_reading(self.before, database, revisions)
+        pending = list(function(revisions, context) or ())
+        if pending:
+            yield from self._run(database, pending, context)
+        self.after[key] = context.get_current_heads() if pending else self.before[key]
+
+    def _run(
+        self, database: str, pending: Sequence[Any], context: MigrationContext
+    ) -> Iterator[Any]:
+        steps = [_describe_step(database, step) for step in pending]
+        logger.info(
+            "migration.plan",
+            database=database,
+            count=len(steps),
+            revisions=[{"revision": s.revision, "message": s.message} for s in steps],
+        )
+        for number, (step, raw) in enumerate(zip(steps, pending, strict=True), start=1):
+            self.verify()
+            self.running, self.running_since = step, monotonic()
+            self.is_transactional = bool(context.impl.transactional_ddl)
+            yield raw
+            self.running = None
+            self.applied.append(step)
+            connection = context.connection
+            logger.info(
+                "migration.applied",
+                **step.describe(),
+                step=number,
+                steps=len(steps),
+                duration_ms=round((monotonic() - self.running_since) * 1000),
+                committed=connection is None or not connection.in_transaction(),
+            )
+        self.verify()
+
+
+def _describe_step(database: str, step: Any) -> Step:
+    """Read what Alembic tells of a step, which may be an upgrade, a downgrade or a stamp."""
+    info = step.info
+    direction = "stamp" if info.is_stamp else "upgrade" if info.is_upgrade else "downgrade"
+    down = ", ".join(info.down_revision_ids) or None
+    up = ", ".join(info.up_revision_ids) or None
+    script = None if info.is_stamp else info.up_revision
+    return Step(database, direction, up, down, script.doc if script is not None else "")

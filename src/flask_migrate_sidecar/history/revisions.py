@@ -1,0 +1,63 @@
+"""The history that the code has: its revisions, and how they follow from one another."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from alembic.script import ScriptDirectory
+
+
+@contextmanager
+def strict_history() -> Iterator[None]:
+    """Make errors of what Alembic only warns of: duplicate and missing revisions."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=r"Revision .* is present more than once")
+        warnings.filterwarnings("error", message=r"Revision .* is not present")
+        yield
+
+
+def load_history(config: Any) -> ScriptDirectory:
+    """Load every revision of a repository.
+
+    Raises:
+        UserWarning: the revisions do not fit together.
+        Exception: what Alembic or a revision's file raises.
+    """
+    with strict_history():
+        script = ScriptDirectory.from_config(config)
+        _ = script.revision_map.heads
+        return script
+
+
+def is_known(script: ScriptDirectory, revision: str) -> bool:
+    """Tell whether the code has a revision; the full identifier is needed."""
+    found = script.revision_map._revision_map.get(revision)  # noqa: SLF001
+    return found is not None and found.revision == revision
+
+
+def find_ancestors(script: ScriptDirectory, revisions: Iterable[str]) -> set[str]:
+    """Give revisions and all that came before them, dependencies included."""
+    known = [revision for revision in revisions if is_known(script, revision)]
+    if not known:
+        return set()
+    walk = script.revision_map.iterate_revisions(tuple(known), "base", inclusive=True)
+    return {revision.revision for revision in walk}
+
+
+def find_pending(
+    script: ScriptDirectory, target: str, current: Mapping[str, tuple[str, ...]]
+) -> dict[str, list[str]]:
+    """Find the revisions that an upgrade would run in each database."""
+    return {
+        name: [str(step.info.up_revision_id) for step in script._upgrade_revs(target, revisions)]  # type: ignore[arg-type]  # noqa: SLF001
+        for name, revisions in current.items()
+    }
+
+
+def is_relative(target: str) -> bool:
+    """Tell whether a target means another revision for each state of the database."""
+    return re.search(r"[+-]\d+$", target) is not None

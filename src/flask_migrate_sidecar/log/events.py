@@ -1,0 +1,68 @@
+"""What every event goes through on its way to a line: level, time, traceback, masking, order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import MutableMapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import structlog
+
+from . import redaction
+
+Event = MutableMapping[str, Any]
+
+LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+_LAST: Final = frozenset({"command.finished", "command.failed"})
+_OURS: Final = __name__.partition(".")[0]
+_FIRST: Final = ("timestamp", "level", "event", "logger")
+# A password can be a word like `info` or `database`: what no user wrote stays readable.
+_NO_SECRET: Final = frozenset({"timestamp", "level", "logger"})
+
+_transform_exception: Final = structlog.tracebacks.ExceptionDictTransformer(
+    show_locals=False, max_frames=30
+)
+
+
+def is_last(event: Event) -> bool:
+    """Tell whether it is the event that ends a run: one of ours, whatever others call theirs."""
+    return event.get("event") in _LAST and _is_own("event", event)
+
+
+def add_level(_logger: object, method: str, event: Event) -> Event:
+    """Add the level; a record of the standard library may have one of its own."""
+    event["level"] = event.pop("record_level", None) or method.replace("exception", "error")
+    return event
+
+
+def add_timestamp(_logger: object, _method: str, event: Event) -> Event:
+    """Add the time in UTC, as RFC 3339 writes it."""
+    moment = event.pop("record_time", None) or time.time()
+    text = datetime.fromtimestamp(moment, UTC).isoformat(timespec="microseconds")
+    event["timestamp"] = text.replace("+00:00", "Z")
+    return event
+
+
+def render_exception(exc_info: Any) -> list[dict[str, Any]]:
+    """Give a traceback as data."""
+    return _transform_exception(exc_info)
+
+
+def mask(_logger: object, _method: str, event: Event) -> Event:
+    """Hide what is secret, wherever in the event it stands."""
+    return {
+        key: value if key in _NO_SECRET or _is_own(key, event) else redaction.secrets.hide(value)
+        for key, value in event.items()
+    }
+
+
+def put_first(_logger: object, _method: str, event: Event) -> Event:
+    """Put what every line has first, where the eye looks for it."""
+    return {**{key: event[key] for key in _FIRST if key in event}, **event}
+
+
+def _is_own(key: str, event: Event) -> bool:
+    """Tell whether it is the name of an event of ours."""
+    logger = str(event.get("logger"))
+    return key == "event" and (logger == "output" or logger.partition(".")[0] == _OURS)

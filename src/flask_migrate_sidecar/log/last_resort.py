@@ -1,0 +1,85 @@
+"""The last line where the log is not set up yet: one JSON object, and the right exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import traceback
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any, Final, NoReturn
+
+from flask_migrate_sidecar.errors import ConfigurationError, SidecarError
+
+from .termination_message import find_path, write_message
+
+_OUTPUTS: Final = {1: "standard output", 2: "standard error"}
+
+
+def require_outputs() -> None:
+    """Refuse to run with a closed output: the next file that is opened would take its place.
+
+    Raises:
+        ConfigurationError: one of them is closed.
+    """
+    if not _is_open(0):
+        os.open(os.devnull, os.O_RDONLY)
+    for number, name in _OUTPUTS.items():
+        if not _is_open(number):
+            raise ConfigurationError(
+                f"{name} is closed",
+                hint=f"leave it open; {number}>/dev/null throws away what is written to it",
+            )
+
+
+def end(error: Exception) -> NoReturn:
+    """Write the last line, and end the process.
+
+    Args:
+        error: what kept the log from being set up.
+    """
+    known = explain(error)
+    event: dict[str, Any] = {
+        "timestamp": datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        "level": "error",
+        "event": "command.failed",
+        "logger": __name__,
+        "exit_code": known.exit_code,
+        "error": {"type": type(known).__name__, "message": str(known)},
+        "hint": known.hint,
+    }
+    if not isinstance(known, ConfigurationError):
+        event["exception"] = traceback.format_exception(error)
+    with suppress(OSError):
+        write_message(find_path(os.environ.get("MIGRATE_TERMINATION_LOG") or None), event)
+    line = json.dumps(event).encode() + b"\n"
+    with suppress(OSError):
+        os.write(2 if _is_open(2) else 1, line)
+    os._exit(known.exit_code)
+
+
+def explain(error: Exception) -> SidecarError:
+    """Say what is wrong with the process's surroundings: that is what fails so early."""
+    if isinstance(error, SidecarError):
+        return error
+    if isinstance(error, UnicodeError):
+        hint = "a name, a variable or a file is not UTF-8"
+        return ConfigurationError(str(error), hint=hint)
+    if isinstance(error, OSError):
+        where = f": {error.filename}" if error.filename else ""
+        return ConfigurationError(
+            f"{error.strerror or error}{where}",
+            hint="check the working directory, what is mounted, and the limits of the process",
+        )
+    return SidecarError(
+        f"{type(error).__name__}: {error}",
+        hint="this was not foreseen: please report it, with the traceback in this line",
+    )
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,157 @@
+"""Hides passwords, in whatever spelling and wherever in a line of the log they stand."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+from urllib.parse import quote, quote_plus, unquote
+
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from flask_migrate_sidecar.settings.options import Settings
+
+MASK: Final = "***"
+# The password of a URL in free text, up to the last @ before the next space or quote.
+_URL_PASSWORD: Final = re.compile(r"(?<=://)([^\s:/@'\"]*):([^\s'\"]*)@(?=[^@\s'\"]*)")
+_QUERY_PASSWORD: Final = re.compile(r"(?i)\b(password|passwd|sslpassword)=([^\s&;'\"]+)")
+_WORD: Final = re.compile(r"[A-Za-z]+|[0-9]+|.{1,5}", re.DOTALL)
+# Variables whose value is a password; some images have switches with such names.
+_PASSWORD_VARIABLE: Final = re.compile(r"(PASSWORD|PASSWD|_PASS)$", re.IGNORECASE)
+_SWITCHES: Final = frozenset({"", "0", "1", "yes", "no", "true", "false"})
+_SECRET_ARGUMENTS: Final = frozenset(
+    {"password", "passwd", "sslpassword", "pwd", "ssl_key_password"}
+)
+
+
+class Secrets:
+    """Texts that must not be seen, and how to hide them.
+
+    Args:
+        texts: the first of them.
+    """
+
+    def __init__(self, texts: Iterable[str] = ()) -> None:
+        self._spellings: set[str] = set()
+        self._pattern: re.Pattern[str] | None = None
+        self.add(texts)
+
+    def add(self, secrets: Iterable[str]) -> None:
+        """Hide these texts from now on, in every spelling."""
+        for secret in secrets:
+            self._spellings |= _spell(secret)
+        # The longest first: one spelling can be a part of another.
+        texts = sorted(self._spellings - {""}, key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(_match, texts))) if texts else None
+
+    def hide(self, value: Any) -> Any:
+        """Give the value with every secret in it masked."""
+        if isinstance(value, str):
+            value = self._pattern.sub(MASK, value) if self._pattern else value
+            value = _URL_PASSWORD.sub(rf"\1:{MASK}@", value)
+            return _QUERY_PASSWORD.sub(rf"\1={MASK}", value)
+        if isinstance(value, dict):
+            return {self.hide(key): self.hide(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple, set, frozenset)):
+            return [self.hide(item) for item in value]
+        if isinstance(value, float) and not math.isfinite(value):
+            return str(value)  # JSON has no NaN
+        if value is None or isinstance(value, (bool, int, float)):
+            return value
+        return self.hide(describe(value))
+
+
+secrets: Final = Secrets()
+
+
+@contextmanager
+def separate_secrets() -> Iterator[Secrets]:
+    """Let the block know no secret but its own, and forget those behind it: for tests."""
+    before = dict(vars(secrets))
+    vars(secrets).update(vars(Secrets()))
+    try:
+        yield secrets
+    finally:
+        vars(secrets).update(before)
+
+
+def hide_settings(settings: Settings, environ: Mapping[str, str]) -> None:
+    """Mask from now on the passwords in the settings and in the environment.
+
+    The application prints at import what it was given, before its databases are known.
+    """
+    urls = [settings.database_url or "", *(text.partition("=")[2] for text in settings.bind_url)]
+    urls += [text for text in environ.values() if "://" in text and "@" in text]
+    for url in filter(None, urls):
+        secrets.add(find_secrets(url))
+    named = {text for name, text in environ.items() if _PASSWORD_VARIABLE.search(name)}
+    secrets.add(text for text in named if text.lower() not in _SWITCHES)
+
+
+def find_secrets(url: URL | str) -> set[str]:
+    """List the passwords of a URL.
+
+    Args:
+        url: a URL, or the text of one: then the spelling in the text itself is listed too.
+    """
+    found: set[str] = set()
+    if isinstance(url, str):
+        # Greedy on purpose: a password that was not percent-encoded may hold an @ itself.
+        raw = re.search(r"://[^:/@]*:(?P<password>.*)@", url)
+        found |= {raw["password"], unquote(raw["password"])} if raw else set()
+        # What a parser that guesses otherwise takes for the host is a part of it.
+        found |= set(re.split("[@/]", raw["password"])) if raw else set()
+        try:
+            url = make_url(url)
+        except (ArgumentError, ValueError):
+            return found - {""}
+    return (found | {str(url.password or "")} | set(_find_arguments(url))) - {""}
+
+
+def describe(value: object) -> str:
+    """Give the text of an object; one that cannot tell its own must not cost the line."""
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001 - code of the application
+        return f"<{type(value).__name__} without a text>"
+
+
+def _find_arguments(url: URL) -> Iterator[str]:
+    """Give the passwords in the query of a URL."""
+    for name, value in url.query.items():
+        values = (value,) if isinstance(value, str) else value
+        if name.lower() in _SECRET_ARGUMENTS:
+            yield from values
+        if name == "odbc_connect":
+            for text in values:
+                yield from re.findall(r"(?i)\bPWD=\{?([^;}]+)", text)
+
+
+def _spell(secret: str) -> set[str]:
+    """List how a secret is written: in URLs, in Python, in JSON, in alembic.ini, in libpq.
+
+    (Alembic doubles a percent sign in its file; libpq's connection strings escape with a
+    backslash: PostgreSQL manual, 34.1.1.)
+    """
+    encoded = {quote(secret), quote(secret, safe=""), quote(secret, safe=" +"), quote_plus(secret)}
+    # The first releases of SQLAlchemy 2.0 encode these three alone.
+    encoded.add(re.sub(r"[:@/]", lambda found: f"%{ord(found[0]):X}", secret))
+    encoded |= {re.sub("%[0-9A-F]{2}", lambda hexa: hexa[0].lower(), text) for text in encoded}
+    doubled = {text.replace("%", "%%") for text in (secret, *encoded)}
+    escaped = secret.replace("\\", "\\\\").replace("'", "\\'")
+    return {secret, *encoded, *doubled, escaped, repr(secret)[1:-1], json.dumps(secret)[1:-1]}
+
+
+def _match(spelling: str) -> str:
+    """Match a spelling anywhere, but a short or plain one only as a word of its own.
+
+    `postgres` and `shop` are passwords as well as users, databases and parts of other words. (An
+    escaped line break before it, as `repr()` shows one, begins a word too.)
+    """
+    if not _WORD.fullmatch(spelling):
+        return re.escape(spelling)
+    return rf"(?:(?<!\w)|(?<=\\[nrt])){re.escape(spelling)}(?!\w)"

@@ -1,0 +1,257 @@
+"""Keeps the three kinds of output apart: results, the log, and what user code prints.
+
+Results go to the original stdout, the log to the original stderr. The descriptors 1 and 2, and
+`sys.stdout` and `sys.stderr`, are captured: each line becomes an event of the log.
+
+A descriptor is captured in an unlinked file, not in a pipe: C code that holds the interpreter
+lock while it fills a pipe would wait forever for the thread that empties it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, TextIO
+
+from .threads import start_thread
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+OnLine = Callable[[str, str], None]
+_NAMES = {1: "stdout", 2: "stderr"}
+_POLL_SECONDS = 0.2
+# A captured file begins behind a hole of this size, which costs nothing: a file that is smaller
+# was truncated by somebody who opened /dev/stderr anew, as `echo ... > /dev/stderr` does.
+_HOLE = 1 << 40
+
+
+class _LineBuffer:
+    """Cuts bytes into lines."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes, *, last: bool = False) -> list[str]:
+        """Add bytes and take the lines that are complete, or all if these are the last ones."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        if last and self._rest:
+            lines, self._rest = [*lines, self._rest], b""
+        return [line.decode("utf-8", "replace").rstrip("\r") for line in lines]
+
+
+class _Spool:
+    """A descriptor that writes to an unlinked file, and what was not read of that file yet."""
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.original = os.dup(descriptor)
+        self.lines = _LineBuffer()
+        self._read = _HOLE
+        self._file = _open_unlinked()
+        os.dup2(self._file, descriptor)
+
+    def take_lines(self, *, last: bool = False) -> list[str]:
+        """Give the lines that were written since the last call."""
+        data = b""
+        if os.fstat(self._file).st_size < _HOLE:
+            data = self._read_from(0)
+            os.ftruncate(self._file, _HOLE)
+            self._read = _HOLE
+        return self.lines.feed(data + self._read_from(self._read), last=last)
+
+    def _read_from(self, start: int) -> bytes:
+        """Read to the end of the file."""
+        parts, self._read = [], start
+        while part := os.pread(self._file, 1 << 20, self._read):
+            parts.append(part)
+            self._read += len(part)
+        return b"".join(parts)
+
+    @contextmanager
+    def released(self) -> Iterator[None]:
+        """Let the descriptor write to where it wrote before."""
+        os.dup2(self.original, self.descriptor)
+        try:
+            yield
+        finally:
+            os.dup2(self._file, self.descriptor)
+
+
+def _open_unlinked() -> int:
+    """Open a file without a name that every writer appends to."""
+    if hasattr(os, "memfd_create"):
+        file = os.memfd_create("flask-migrate-output")
+    else:
+        with tempfile.TemporaryFile() as temporary:
+            file = os.dup(temporary.fileno())
+    fcntl.fcntl(file, fcntl.F_SETFL, fcntl.fcntl(file, fcntl.F_GETFL) | os.O_APPEND)
+    os.ftruncate(file, _HOLE)
+    return file
+
+
+class _PythonStream(io.RawIOBase):
+    """Stands behind `sys.stdout` or `sys.stderr`: what Python prints is an event at once."""
+
+    def __init__(self, descriptor: int, streams: Streams) -> None:
+        self._descriptor = descriptor
+        self._streams = streams
+        self.lines = _LineBuffer()
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def close(self) -> None:
+        """Stay open: an application that wraps the stream closes it when its wrapper goes."""
+
+    def write(self, data: ReadableBuffer) -> int:
+        taken = bytes(data)
+        if self._descriptor in self._streams.released_descriptors:
+            os.write(self._descriptor, taken)
+        else:
+            for line in self.lines.feed(taken):
+                self._streams.report(self._descriptor, line)
+        return len(taken)
+
+
+class _Buffer(io.BufferedWriter):
+    """Gives `sys.stdout.buffer`."""
+
+    def close(self) -> None:
+        """Stay open, as the stream below does."""
+        self.flush()
+
+
+class Streams:
+    """The captured streams of the process.
+
+    Args:
+        on_line: receives the stream's name and each captured line.
+    """
+
+    def __init__(self, on_line: OnLine) -> None:
+        self._on_line = on_line
+        self._lock = threading.RLock()
+        self._draining = False
+        self.released_descriptors: set[int] = set()
+        self._texts: list[TextIO] = []
+        self._flush_python()
+        self._spools: list[_Spool] = []
+        try:
+            self._capture()
+        except BaseException:
+            self._give_back()
+            raise
+
+    def _capture(self) -> None:
+        """Take the descriptors and what Python writes to."""
+        self._spools += [_Spool(1)]
+        self._spools += [_Spool(2)]
+        start_thread(self._pump, name="flask-migrate-output")
+        self.results: TextIO = os.fdopen(
+            os.dup(self._spools[0].original), "w", encoding="utf-8", buffering=1
+        )
+        self._log = self._spools[1].original
+        self._python = [_PythonStream(1, self), _PythonStream(2, self)]
+        self._texts = [self._open_text(stream) for stream in self._python]
+        sys.stdout, sys.stderr = self._texts
+        # Some code writes to the originals on purpose.
+        vars(sys).update(__stdout__=sys.stdout, __stderr__=sys.stderr)
+        os.register_at_fork(after_in_child=self._leave_to_parent)
+
+    def _leave_to_parent(self) -> None:
+        """Let a forked child log what it prints, but not what lies in the files: the parent does.
+
+        Another thread may have held the lock, and is not there to give it back.
+        """
+        self._lock = threading.RLock()
+        self._draining = True
+
+    @staticmethod
+    def _open_text(raw: _PythonStream) -> TextIO:
+        return io.TextIOWrapper(
+            _Buffer(raw), encoding="utf-8", errors="backslashreplace", line_buffering=True
+        )
+
+    def _flush_python(self) -> None:
+        """Flush what stands in `sys` now, and what stood there before the application's own."""
+        for stream in (sys.stdout, sys.stderr, *self._texts):
+            with suppress(OSError, ValueError, AttributeError):
+                stream.flush()
+
+    def is_terminal(self) -> bool:
+        """Tell whether the log goes to a terminal."""
+        return os.isatty(self._log)
+
+    def write_log(self, line: str) -> None:
+        """Write one line of the log, behind everything that was captured before it."""
+        with self._lock:
+            self.drain()
+            data = (line + "\n").encode("utf-8", "backslashreplace")
+            with suppress(OSError):  # nobody reads the log any more: the run matters more
+                while data:
+                    data = data[os.write(self._log, data) :]
+
+    def report(self, descriptor: int, line: str) -> None:
+        """Hand one captured line on."""
+        self._on_line(_NAMES[descriptor], line)
+
+    def drain(self, *, last: bool = False) -> None:
+        """Hand on what was written to the descriptors since the last call."""
+        with self._lock:
+            if self._draining:
+                return
+            self._draining = True
+            try:
+                for spool in self._spools:
+                    for line in spool.take_lines(last=last):
+                        self.report(spool.descriptor, line)
+            finally:
+                self._draining = False
+
+    def finish(self) -> None:
+        """Hand on all that is left, unfinished lines too."""
+        self._flush_python()
+        for stream in self._python:
+            for line in stream.lines.feed(b"", last=True):
+                self.report(stream.fileno(), line)
+        self.drain(last=True)
+        with suppress(OSError):
+            self.results.flush()
+
+    @contextmanager
+    def released(self) -> Iterator[None]:
+        """Give a command the real stdout: an editor, or the application's own commands."""
+        self._flush_python()
+        self.drain()
+        with self._spools[0].released():
+            self.released_descriptors.add(1)
+            try:
+                yield
+            finally:
+                self._flush_python()
+                self.released_descriptors.discard(1)
+
+    def restore(self) -> None:
+        """Give both descriptors back, before the process starts itself again."""
+        self.finish()
+        self._give_back()
+
+    def _give_back(self) -> None:
+        for spool in self._spools:
+            os.dup2(spool.original, spool.descriptor)
+
+    def _pump(self) -> None:
+        """Keep output flowing while the main thread is busy in C code or a query."""
+        wait = threading.Event()
+        while not wait.wait(_POLL_SECONDS):
+            self.drain()

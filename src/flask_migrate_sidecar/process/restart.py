@@ -1,0 +1,85 @@
+"""Starts the process again, with what the ones before it went through.
+
+A half-imported application cannot be imported a second time, so the process begins anew
+(`os.execve`), with the environment, the folder and the command line that it was started with. When
+it first began goes along in a variable, so that a deadline stays what it was.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import MutableMapping
+from dataclasses import asdict, dataclass, field
+from typing import Final, NoReturn, Self
+
+from flask_migrate_sidecar.errors import ConfigurationError
+
+VARIABLE: Final = "_FLASK_MIGRATE_SIDECAR_ATTEMPTS"
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+@dataclass
+class Attempts:
+    """What earlier processes of this run went through; times are the system's monotonic clock.
+
+    Args:
+        started: when the first process began.
+        count: how many imports have failed.
+        reported: when that was logged last.
+        reason: why the last one failed.
+        refused_since: when a server began to refuse, None where it does not.
+        environ: the environment that the process was started with.
+        folder: the working directory that it was started in.
+    """
+
+    started: float = field(default_factory=time.monotonic)
+    count: int = 0
+    reported: float = 0.0
+    reason: str = ""
+    refused_since: float | None = None
+    environ: dict[str, str] = field(default_factory=dict)
+    folder: str = "."
+
+    @classmethod
+    def take_over(cls, environ: MutableMapping[str, str]) -> Self:
+        """Read what the process before this one left, and keep what the next one will need.
+
+        Raises:
+            ConfigurationError: the working directory was deleted.
+        """
+        before = environ.pop(VARIABLE, None)
+        known = json.loads(before) if before else {}
+        try:
+            folder = os.getcwd()  # noqa: PTH109 - as text
+        except OSError as error:
+            raise ConfigurationError(
+                f"the working directory is not there any more: {error.strerror}",
+                hint="start in a folder that exists, or mount the application's anew",
+            ) from error
+        return cls(**known, environ=dict(environ), folder=folder)
+
+    @property
+    def is_first(self) -> bool:
+        """Whether no process came before this one."""
+        return self.count == 0
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the first process began."""
+        return round(time.monotonic() - self.started, 3)
+
+    def start_again(self) -> NoReturn:
+        """Replace the process by a new one; the descriptors must have been given back."""
+        # A signal that comes between the two processes waits until the next one can handle it:
+        # the mask outlives execve (POSIX), handlers do not, and process 1 of a container would
+        # not even notice.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        os.chdir(self.folder)
+        known = asdict(self)
+        environ, _folder = known.pop("environ"), known.pop("folder")
+        environ[VARIABLE] = json.dumps(known)
+        os.execve(sys.executable, sys.orig_argv, environ)  # noqa: S606 - the very same program

@@ -1,0 +1,93 @@
+"""Turns SIGTERM and SIGINT into an exception, also while a driver sits in C code."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import NoReturn
+
+from flask_migrate_sidecar.errors import Interrupted
+
+from .threads import start_thread
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# Kubernetes kills 30 s after SIGTERM by default (terminationGracePeriodSeconds).
+_LAST_RESORT_SECONDS = 10.0
+_CANCEL_SECONDS = 2.0
+
+
+class Interruption:
+    """What is known of a signal that came, and how to stop what runs.
+
+    Args:
+        force: ends the process where nothing else does; receives the interruption.
+    """
+
+    def __init__(self, force: Callable[[Interrupted], NoReturn]) -> None:
+        self.received: Interrupted | None = None
+        self.cancel: Callable[[], None] = lambda: None
+        self.force = force
+        self._done = threading.Event()
+        self._cancelled = threading.Event()
+
+    def handle(self, number: int, _frame: FrameType | None) -> None:
+        """Raise in the main thread, once: rollback and unlocking must not be interrupted."""
+        if self.received is None:
+            self.received = Interrupted(signal.Signals(number))
+            # A driver in Python would leave at once, and its statement run on in the server.
+            self._cancelled.wait(_CANCEL_SECONDS)
+            raise self.received
+
+    def judge(self, error: BaseException) -> BaseException:
+        """Give the error that counts: after a signal, whatever came of it is the interruption."""
+        if self.received is None:
+            return error
+        self.received.fields = {**getattr(error, "fields", {}), **self.received.fields}
+        return self.received
+
+    def watch(self, wakeup: socket.socket) -> None:
+        """Cancel the running statement, and end the process if even that does not help.
+
+        Python runs its signal handlers between bytecodes; psycopg2, mysqlclient and SQLite stay in
+        C until the statement ends, so this thread reads the signal's number from a socket.
+        """
+        while number := wakeup.recv(1):
+            if number[0] in SIGNALS:
+                with suppress(Exception):
+                    self.cancel()
+                self._cancelled.set()
+                if not self._done.wait(_LAST_RESORT_SECONDS):
+                    self.force(Interrupted(signal.Signals(number[0])))
+                return
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Handle the signals inside of the block."""
+        # Until the block can catch what the handlers raise; a process that started itself again
+        # blocked them already.
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        reading, writing = socket.socketpair()
+        writing.settimeout(0)
+        for number in SIGNALS:
+            signal.signal(number, self.handle)
+        signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
+        start_thread(self.watch, reading, name="flask-migrate-signals")
+        try:
+            yield
+        finally:
+            self._done.set()
+            for number in SIGNALS:
+                signal.signal(number, signal.SIG_IGN)
+
+    def listen(self) -> None:
+        """Let signals come, also those that waited: the caller catches what they raise."""
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+    def reinstall(self) -> None:
+        """Take the signals back from an application that installed handlers of its own."""
+        for number in SIGNALS:
+            signal.signal(number, self.handle)
