@@ -30,8 +30,8 @@ WAITER = """
 import sys, time
 import structlog
 from sqlalchemy import make_url
-from flask_migrate_sidecar.databases import Database
-from flask_migrate_sidecar.wait import wait_for_databases
+from flask_migrate_sidecar.database.connect import Database
+from flask_migrate_sidecar.database.wait import wait_for_databases
 
 def note(logger, method, event):
     if event["event"] == "database.ready":

@@ -30,7 +30,7 @@ from charts import (
 )
 from flask_migrate_sidecar import errors
 from flask_migrate_sidecar.errors import SidecarError
-from flask_migrate_sidecar.settings import SETTINGS
+from flask_migrate_sidecar.settings.options import SETTINGS
 
 pytestmark = pytest.mark.chart
 

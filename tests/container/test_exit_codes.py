@@ -19,8 +19,8 @@ pytest_plugins = ["container_fixtures"]
 SLOW = '    op.execute("SELECT pg_sleep(60)")'
 # Python runs this module at its start, before anything of the sidecar's.
 FAULT = """
-import flask_migrate_sidecar.run
-del flask_migrate_sidecar.run.Run.load
+import flask_migrate_sidecar.commands.dispatch
+del flask_migrate_sidecar.commands.dispatch.Run.load
 """
 
 

@@ -30,7 +30,7 @@ names = (
     or (program.fullmatch(name) and folder.endswith("bin"))
 )
 found = sorted(names)
-import flask_migrate_sidecar.run, flask_migrate_sidecar.__main__, alembic.command
+import flask_migrate_sidecar.commands.dispatch, flask_migrate_sidecar.__main__, alembic.command
 import pymysql, psycopg, psycopg2, sqlite3
 import sqlalchemy.dialects.postgresql, sqlalchemy.dialects.mysql, sqlalchemy.dialects.sqlite
 slow = []

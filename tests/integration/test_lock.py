@@ -14,21 +14,18 @@ from typing import Any
 import pytest
 from sqlalchemy import NullPool, create_engine, make_url, text
 
-from flask_migrate_sidecar.databases import Database
+from flask_migrate_sidecar.database.connect import Database
 from flask_migrate_sidecar.errors import (
     ConfigurationError,
     LockedError,
     RefusedError,
     UnavailableError,
 )
-from flask_migrate_sidecar.lock import (
-    LEASE_TABLE,
-    Guard,
-    LockTarget,
-    choose_kind,
-    hold_locks,
-    read_holder,
-)
+from flask_migrate_sidecar.lock.acquire import hold_locks, read_holder
+from flask_migrate_sidecar.lock.base import LockTarget
+from flask_migrate_sidecar.lock.choose import choose_kind
+from flask_migrate_sidecar.lock.lease import LEASE_TABLE
+from flask_migrate_sidecar.lock.watch import Guard
 from servers import MariaDB, PgBouncer, Postgres, Server
 
 DEADLINE = 60
@@ -44,9 +41,10 @@ structlog.configure(
     logger_factory=structlog.PrintLoggerFactory(sys.stdout),
 )
 from sqlalchemy import make_url
-from flask_migrate_sidecar.databases import Database
+from flask_migrate_sidecar.database.connect import Database
 from flask_migrate_sidecar.errors import SidecarError
-from flask_migrate_sidecar.lock import LockTarget, hold_locks
+from flask_migrate_sidecar.lock.acquire import hold_locks
+from flask_migrate_sidecar.lock.base import LockTarget
 order = json.loads(sys.argv[1])
 target = LockTarget(Database("default", make_url(order["url"])), None, "alembic_version")
 try:

@@ -19,15 +19,10 @@ from sqlalchemy import URL, NullPool, create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError
 from structlog.testing import capture_logs
 
-from flask_migrate_sidecar.databases import Database
+from flask_migrate_sidecar.database.connect import Database
+from flask_migrate_sidecar.database.errors import Moment, Verdict, diagnose
+from flask_migrate_sidecar.database.wait import wait_for_databases
 from flask_migrate_sidecar.errors import RefusedError, SidecarError, UnavailableError
-from flask_migrate_sidecar.wait import (
-    Verdict,
-    classify,
-    explain_connection_error,
-    is_disconnect,
-    wait_for_databases,
-)
 from servers import (
     ADMIN,
     HOST,
@@ -40,6 +35,18 @@ from servers import (
     postgres15_programs,
     postgres18_programs,
 )
+
+
+def classify(error: BaseException, url: URL) -> tuple[Verdict, str]:
+    """Give the verdict on a login that failed, and its reason."""
+    found = diagnose(error, url)
+    return found.verdict, found.reason
+
+
+def is_lost(error: BaseException) -> bool:
+    """Tell whether a revision failed because its connection was lost."""
+    return diagnose(error, moment=Moment.REVISION).verdict is Verdict.TRANSIENT
+
 
 S = TypeVar("S", Postgres, MariaDB, PgBouncer)
 
@@ -415,10 +422,10 @@ def test_ended_session_is_a_disconnect(server: Postgres, url: URL) -> None:
         server.execute(f"SELECT pg_terminate_backend({pid}, 5000)")
         with pytest.raises(DBAPIError) as caught:
             connection.execute(text("SELECT 1"))
-    assert is_disconnect(caught.value)
+    assert is_lost(caught.value)
     assert caught.value.orig is not None
-    assert is_disconnect(caught.value.orig)
-    assert isinstance(explain_connection_error(caught.value, url), UnavailableError)
+    assert is_lost(caught.value.orig)
+    assert diagnose(caught.value, url).verdict is Verdict.NOT_READY
 
 
 def test_error_of_sql_is_no_disconnect(url: URL) -> None:
@@ -426,7 +433,7 @@ def test_error_of_sql_is_no_disconnect(url: URL) -> None:
     engine = create_engine(url, poolclass=NullPool)
     with engine.connect() as connection, pytest.raises(DBAPIError) as caught:
         connection.execute(text("SELECT * FROM nosuch"))
-    assert not is_disconnect(caught.value)
+    assert not is_lost(caught.value)
 
 
 def test_killed_mariadb_session_is_a_disconnect(maria: MariaDB, maria_url: URL) -> None:
@@ -434,12 +441,12 @@ def test_killed_mariadb_session_is_a_disconnect(maria: MariaDB, maria_url: URL) 
     engine = create_engine(maria_url, poolclass=NullPool)
     with engine.connect() as connection, pytest.raises(DBAPIError) as caught:
         connection.execute(text("SELECT * FROM nosuch"))
-    assert not is_disconnect(caught.value)
+    assert not is_lost(caught.value)
     with engine.connect() as connection:
         maria.execute(f"KILL {connection.scalar(text('SELECT CONNECTION_ID()'))}")
         with pytest.raises(DBAPIError) as caught:
             connection.execute(text("SELECT 1"))
-    assert is_disconnect(caught.value)
+    assert is_lost(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import ast
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -31,6 +31,26 @@ LIBRARY_ORDER = [
     "config",
     "invocation",
 ]
+
+
+# The sidecar's rooms; each imports only what stands after it.
+ROOMS = [
+    "__main__",
+    "commands",
+    "history",
+    "lock",
+    "application",
+    "database",
+    "log",
+    "process",
+    "settings",
+    "errors",
+]
+
+
+def identify(path: Path) -> str:
+    """Name a module of the sidecar's by room and name."""
+    return ".".join(path.relative_to(SIDECAR).with_suffix("").parts)
 
 
 def modules(folder: Path) -> list[Path]:
@@ -85,7 +105,7 @@ def test_library_imports_one_way(name: str) -> None:
     assert used <= {*later}
 
 
-@pytest.mark.parametrize("path", modules(SIDECAR), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", modules(SIDECAR), ids=identify)
 def test_sidecar_uses_public_names_of_the_library(path: Path) -> None:
     """The sidecar imports of `flask_migrate` only what an upstream Flask-Migrate offers too."""
     used = {n for n in imported(ast.walk(parse(path))) if n.partition(".")[0] == "flask_migrate"}
@@ -95,8 +115,8 @@ def test_sidecar_uses_public_names_of_the_library(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    [path for path in modules(SIDECAR) if path.name != "errors.py"],
-    ids=lambda path: path.stem,
+    [path for path in modules(SIDECAR) if path != SIDECAR / "errors.py"],
+    ids=identify,
 )
 def test_exit_codes_are_numbers_in_one_place(path: Path) -> None:
     """Outside of errors.py no exit code but 0 is written as a number."""
@@ -132,16 +152,85 @@ def test_each_error_owns_its_code() -> None:
     assert sorted(code for code in codes if code) == [*range(1, 11)]
 
 
+def own_module(dotted: str) -> Path | None:
+    """Give the file that a dotted name of the sidecar's means, or the module that has the name."""
+    parts = dotted.split(".")[1:]
+    for length in (len(parts), len(parts) - 1):
+        path = SIDECAR.joinpath(*parts[:length])
+        for file in (path.with_suffix(".py"), path / "__init__.py"):
+            if length and file.exists():
+                return file
+    return None
+
+
+def own_imports(path: Path, nodes: Iterable[ast.AST]) -> Iterator[Path]:
+    """List the sidecar's modules that a module imports, in whichever way."""
+    package = [SIDECAR.name, *path.relative_to(SIDECAR).parent.parts]
+    for node in nodes:
+        names = list(imported(iter([node])))
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = package[: len(package) - node.level + 1]
+            names = [".".join([*base, *filter(None, [node.module, a.name])]) for a in node.names]
+        for name in names:
+            found = own_module(name) if name.partition(".")[0] == SIDECAR.name else None
+            if found is not None:
+                yield found
+
+
+def room(path: Path) -> str:
+    """Name the room that a module lies in: a package, or a module at the top."""
+    return path.relative_to(SIDECAR).parts[0].removesuffix(".py")
+
+
+def test_every_module_lies_in_a_room() -> None:
+    """There is no module beside the rooms, and no room beside the list."""
+    assert {room(path) for path in modules(SIDECAR)} == {"__init__", *ROOMS}
+
+
+@pytest.mark.parametrize("path", modules(SIDECAR), ids=identify)
+def test_rooms_import_one_way(path: Path) -> None:
+    """A room imports only from rooms below it, in functions and for types alone too."""
+    used = {room(found) for found in own_imports(path, ast.walk(parse(path)))} - {room(path)}
+    below = ROOMS[ROOMS.index(room(path)) + 1 :] if room(path) in ROOMS else []
+    assert used <= {*below}
+
+
+@pytest.mark.parametrize("path", modules(SIDECAR), ids=identify)
+def test_no_module_imports_in_a_circle(path: Path) -> None:
+    """Inside a room, too, no module needs one that needs it, at once or late."""
+    seen: set[Path] = set()
+    todo = [*own_imports(path, ast.walk(parse(path)))]
+    while todo:
+        found = todo.pop()
+        if found not in seen:
+            seen.add(found)
+            todo += own_imports(found, ast.walk(parse(found)))
+    assert path not in seen
+
+
+@pytest.mark.parametrize("path", modules(SIDECAR), ids=identify)
+def test_errors_of_drivers_are_read_in_one_place(path: Path) -> None:
+    """Nothing but the classifier reads an SQLSTATE, a number or a result code."""
+    tree = ast.walk(parse(path))
+    words = {node.attr for node in tree if isinstance(node, ast.Attribute)}
+    tree = ast.walk(parse(path))
+    words |= {str(node.value) for node in tree if isinstance(node, ast.Constant)}
+    codes = words & {"sqlstate", "pgcode", "errno", "sqlite_errorname", "sqlite_errorcode"}
+    assert not codes or path == SIDECAR / "database" / "errors.py"
+
+
 def test_packages_are_found_before_any_is_imported() -> None:
     """What runs before the app's packages come first on the path imports the standard library."""
-    seen, todo = set(), ["__main__"]
+    seen: set[Path] = set()
+    todo = [SIDECAR / "__main__.py"]
     while todo:
-        path = SIDECAR / f"{todo.pop()}.py"
-        if path in seen or not path.exists():
+        path = todo.pop()
+        if path in seen:
             continue
         seen.add(path)
         nodes = list(parse(path).body)
         roots = {name.partition(".")[0] for name in imported(iter(nodes))}
-        assert roots <= sys.stdlib_module_names, path.name
-        todo += [n.module for n in nodes if isinstance(n, ast.ImportFrom) and n.level and n.module]
-    assert {path.name for path in seen} >= {"__main__.py", "settings.py", "packages.py"}
+        assert roots <= sys.stdlib_module_names | {SIDECAR.name}, identify(path)
+        todo += own_imports(path, nodes)
+    names = {identify(path) for path in seen}
+    assert names >= {"__main__", "settings.sources", "application.site_packages"}

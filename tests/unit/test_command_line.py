@@ -2,9 +2,14 @@
 
 import pytest
 
-from flask_migrate_sidecar.command_line import COMMANDS, format_help, parse_command_line
 from flask_migrate_sidecar.errors import UsageError
-from flask_migrate_sidecar.settings import SETTINGS
+from flask_migrate_sidecar.settings.command_line import (
+    COMMANDS,
+    find_subcommand,
+    parse_command_line,
+)
+from flask_migrate_sidecar.settings.help import format_help
+from flask_migrate_sidecar.settings.options import SETTINGS
 
 
 @pytest.mark.parametrize(
@@ -46,8 +51,8 @@ def test_own_options_are_left_alone() -> None:
 
 def test_missing_value_counts_once_the_subcommand_is_known() -> None:
     """An option of ours that lacks its value is an error, unless it may be the subcommand's."""
-    words = ["db", "count", "--lock"]
-    assert parse_command_line(words).arguments == ("count", "--lock")
+    words = ["db", "upgrade", "--lock"]
+    assert parse_command_line(words).arguments == ("upgrade", "--lock")
     with pytest.raises(UsageError, match="--lock"):
         parse_command_line(words, set())
 
@@ -71,9 +76,62 @@ def test_help_of_a_subcommand_is_the_applications() -> None:
     assert (found.help, found.arguments) == (False, ("upgrade", "--help"))
 
 
-def test_empty_command_line() -> None:
-    """No word at all is a command line without a command."""
-    assert parse_command_line([]).command == ""
+@pytest.mark.parametrize(
+    ("words", "command", "form"),
+    [
+        ("wait database", "wait database", "json"),
+        ("wait head --head-timeout 3", "wait head", "json"),
+        ("status", "status", "json"),
+        ("status --format table", "status", "table"),
+        ("status --lock none --format=json", "status", "json"),
+    ],
+)
+def test_own_commands(words: str, command: str, form: str) -> None:
+    """The sidecar's own commands are read whole, before anything is loaded."""
+    found = parse_command_line(words.split())
+    assert (found.command, found.form) == (command, form)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("", "a command is needed"),
+        ("frob", "unknown command 'frob'"),
+        ("wait", "wait database"),
+        ("wait head now", "wait database"),
+        ("status --format xml", "--format json"),
+        ("status --frob", "--format json"),
+    ],
+)
+def test_no_such_command(words: str, said: str) -> None:
+    """What is no command of the sidecar's is refused before anything is loaded."""
+    with pytest.raises(UsageError, match=said):
+        parse_command_line(words.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "subcommand"),
+    [
+        ("upgrade --sql", "upgrade"),
+        ("-d upgrade history", "history"),
+        ("--directory=x -x a=b seed upgrade", "seed"),
+        ("--lock none seed", "seed"),
+        ("--sql", None),
+    ],
+)
+def test_subcommand_is_found(words: str, subcommand: str | None) -> None:
+    """The subcommand is the first word that is no option and no option's value."""
+    assert find_subcommand(words.split()) == subcommand
+
+
+def test_options_of_an_own_command_wait_for_the_application() -> None:
+    """An option behind a command of the application's own may be its own, until that is known."""
+    words = ["db", "seed", "--lock", "main", "--app-dir", "out"]
+    early = parse_command_line(words)
+    assert (early.flags, early.arguments) == ({}, tuple(words[1:]))
+    late = parse_command_line(words, {"--app-dir"})
+    assert late.flags == {"lock": ["main"]}
+    assert late.arguments == ("seed", "--app-dir", "out")
 
 
 def test_help_lists_everything() -> None:

@@ -2,23 +2,23 @@
 
 import os
 from datetime import UTC, datetime, timedelta, timezone
-from itertools import islice
 
 import pytest
 from sqlalchemy import create_engine, make_url
 
-from flask_migrate_sidecar.databases import Database
+from flask_migrate_sidecar.database.connect import Database
+from flask_migrate_sidecar.database.dialect import find_dialect, to_milliseconds
 from flask_migrate_sidecar.errors import ConfigurationError, UnavailableError
-from flask_migrate_sidecar.lock import Holder, LockLostError, choose_kind
 from flask_migrate_sidecar.lock.base import (
+    Holder,
+    LockLostError,
     application_name,
     lock_name,
     lock_number,
     place,
 )
+from flask_migrate_sidecar.lock.choose import choose_kind
 from flask_migrate_sidecar.lock.connection import driver_arguments
-from flask_migrate_sidecar.lock.table import read_clock, to_milliseconds
-from flask_migrate_sidecar.lock.wait import pauses
 
 
 def test_keys_are_the_same_in_every_release() -> None:
@@ -77,15 +77,6 @@ def test_lost_lock_may_be_run_again() -> None:
     assert issubclass(LockLostError, UnavailableError)
 
 
-def test_pauses_start_fast_and_stay_below_a_second() -> None:
-    """The first tries are about 50 ms apart, none more than 1 s, no two waiters in step."""
-    first, *others = islice(pauses(), 50)
-    assert 0.02 <= first <= 0.05
-    assert max(others) <= 1.0
-    assert others[-1] >= 0.5
-    assert list(islice(pauses(), 9)) != list(islice(pauses(), 9))
-
-
 def test_statements_are_not_prepared_behind_a_pooler() -> None:
     """Psycopg 3 prepares at the fifth use, which a pooler in transaction mode does not survive."""
     assert driver_arguments("psycopg")["prepare_threshold"] is None
@@ -134,11 +125,10 @@ def test_times_without_a_zone_are_utc() -> None:
     assert to_milliseconds(milliseconds) == milliseconds
 
 
-def test_unknown_databases_have_a_clock_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A dialect without a clock of its own in the list is asked for the standard's."""
+def test_unknown_databases_have_a_clock_too() -> None:
+    """A database of which nothing is known is asked for the standard's clock."""
     engine = create_engine("sqlite://")
     with engine.connect() as connection:
-        own = read_clock(connection)
-        monkeypatch.setattr(connection.dialect, "name", "unheard-of")
-        assert abs(read_clock(connection) - own) <= 60_000
+        own = find_dialect("sqlite").read_clock(connection)
+        assert abs(find_dialect("unheard-of").read_clock(connection) - own) <= 60_000
     engine.dispose()

@@ -2,24 +2,40 @@
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 import pytest
+from sqlalchemy import make_url
 
-from flask_migrate_sidecar import log, masking
-from flask_migrate_sidecar.masking import Secrets, hide_settings
-from flask_migrate_sidecar.settings import Settings
+from flask_migrate_sidecar.log import logger as log
+from flask_migrate_sidecar.log.redaction import (
+    Secrets,
+    find_secrets,
+    hide_settings,
+    separate_secrets,
+)
+from flask_migrate_sidecar.settings.options import Settings
 
 
 class Streams:
     """Stands for the captured streams: keeps the lines."""
 
-    def __init__(self, *, terminal: bool = False) -> None:
+    def __init__(self) -> None:
         self.lines: list[str] = []
-        self.write_log = self.lines.append
-        self.is_terminal = lambda: terminal
-        self.drain = lambda: None
+        self.terminal = False
+
+    def write_log(self, line: str) -> None:
+        """Keep the line."""
+        self.lines.append(line)
+
+    def drain(self) -> None:
+        """Have nothing captured."""
+
+    def is_terminal(self) -> bool:
+        """Tell what the test wants."""
+        return self.terminal
 
     @property
     def events(self) -> list[dict[str, Any]]:
@@ -28,22 +44,19 @@ class Streams:
 
 
 @pytest.fixture
-def streams(monkeypatch: pytest.MonkeyPatch) -> Iterator[Streams]:
+def streams() -> Iterator[Streams]:
     """Return streams that a log of this test alone writes to."""
-    monkeypatch.setattr(log, "_sink", log._Sink())  # noqa: SLF001 - it is one for the process
     streams = Streams()
-    log.configure_log(streams, form="json", level="info")  # type: ignore[arg-type]
-    yield streams
-    log.close_log()
+    with log.separate_log():
+        log.configure_log(streams, form="json", level="info")
+        yield streams
 
 
 @pytest.fixture
-def secrets(monkeypatch: pytest.MonkeyPatch) -> Secrets:
+def secrets() -> Iterator[Secrets]:
     """Return a collection of secrets for this test alone."""
-    secrets = Secrets()
-    monkeypatch.setattr(masking, "secrets", secrets)
-    monkeypatch.setattr(log, "secrets", secrets)
-    return secrets
+    with separate_secrets() as secrets:
+        yield secrets
 
 
 def test_order_of_a_line(streams: Streams) -> None:
@@ -103,7 +116,7 @@ def test_values_that_json_has_not(streams: Streams) -> None:
 
 def test_steps_on_a_console(streams: Streams) -> None:
     """For people the step stands before the event, and no brace opens the line."""
-    log.configure_log(streams, form="console", level="info")  # type: ignore[arg-type]
+    log.configure_log(streams, form="console", level="info")
     log.get_logger("here").info("migration.applied", step=3, steps=12)
     assert "[3/12] migration.applied" in streams.lines[0]
 
@@ -114,8 +127,8 @@ def test_steps_on_a_console(streams: Streams) -> None:
 )
 def test_form_of_the_log(streams: Streams, form: str, terminal: bool, is_json: bool) -> None:
     """Lines are for people on a terminal and JSON elsewhere, unless the form was given."""
-    streams.is_terminal = lambda: terminal
-    log.configure_log(streams, form=form, level="info")  # type: ignore[arg-type]
+    streams.terminal = terminal
+    log.configure_log(streams, form=form, level="info")
     log.get_logger("here").info("a")
     assert streams.lines[0].startswith("{") is is_json
 
@@ -210,3 +223,53 @@ def test_environment_tells_secrets(secrets: Secrets) -> None:
     hide_settings(settings, environ)
     text = "f1rst-one s3cond-one th1rd-one f0urth-one yes /root"
     assert secrets.hide(text) == "*** *** *** *** yes /root"
+
+
+PASSWORD = "p@ss/w%rd +'\"\u00fc"
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [
+        str,
+        quote,
+        quote_plus,
+        lambda text: quote(text, safe=""),
+        lambda text: quote(text, safe="").lower(),
+        lambda text: repr(text)[1:-1],
+        lambda text: json.dumps(text)[1:-1],
+        lambda text: text.replace("%", "%%"),
+    ],
+    ids=["raw", "quote", "plus", "all", "lower", "repr", "json", "ini"],
+)
+def test_password_of_a_url_is_hidden_in_each_spelling(
+    secrets: Secrets, encode: Callable[[str], str]
+) -> None:
+    """However a message writes the password of a URL, it is not seen."""
+    url = make_url(f"postgresql+psycopg://u:{quote(PASSWORD, safe='')}@h/d")
+    secrets.add(find_secrets(url))
+    assert secrets.hide(f"<{encode(PASSWORD)}>") == "<***>"
+    rendered = url.render_as_string(hide_password=False)
+    assert secrets.hide(rendered) == "postgresql+psycopg://u:***@h/d"
+
+
+def test_password_is_known_as_the_text_writes_it() -> None:
+    """Needless or lower-case percent signs, and an @ left as it is, are spellings too."""
+    assert {"%73ecret", "secret"} <= find_secrets("postgresql://u:%73ecret@h/d")
+    assert {"a%2fb", "a/b"} <= find_secrets("postgresql://u:a%2fb@h/d")
+    assert "a@b" in find_secrets("postgresql://u:a@b@h/d")
+    assert "a/b" in find_secrets("postgresql://u:a/b@h:x/d")
+
+
+def test_secret_arguments_of_the_query_are_known() -> None:
+    """A password may stand behind the question mark."""
+    url = make_url("postgresql:///d?password=one&passwd=two&sslpassword=three&sslmode=require")
+    assert find_secrets(url) == {"one", "two", "three"}
+    odbc = make_url("mssql+pyodbc:///?odbc_connect=DRIVER%3Dx%3BUID%3Du%3BPWD%3Dfour%3B")
+    assert find_secrets(odbc) == {"four"}
+
+
+def test_url_without_password_has_no_secret() -> None:
+    """Nothing is masked where there is nothing to hide: an empty text would match everywhere."""
+    assert find_secrets(make_url("postgresql://u@h/d")) == set()
+    assert find_secrets("postgresql://u:@h/d") == set()

@@ -5,21 +5,22 @@ from pathlib import Path
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from flask_migrate_sidecar.errors import (
-    AppError,
-    ConfigurationError,
-    RefusedError,
-    UnavailableError,
-)
-from flask_migrate_sidecar.import_failure import explain_import_error, find_database_error
-from flask_migrate_sidecar.migrations_only import (
+from flask_migrate_sidecar.application.import_failure import explain_import_error
+from flask_migrate_sidecar.application.migrations_only import (
     MissingKeyError,
     describe_drivers,
     find_repository,
     make_application,
     wants_migrations_only,
 )
-from flask_migrate_sidecar.settings import Settings
+from flask_migrate_sidecar.database.errors import find_driver_error
+from flask_migrate_sidecar.errors import (
+    AppError,
+    ConfigurationError,
+    RefusedError,
+    UnavailableError,
+)
+from flask_migrate_sidecar.settings.options import Settings
 
 SEVERAL = """
 def upgrade(engine_name):
@@ -163,7 +164,7 @@ def test_database_error_is_found_under_others() -> None:
     """An application may wrap the failure of its query, or leave with sys.exit()."""
     inner = OperationalError("SELECT 1", {}, Exception("Connection refused"))
     for outer in (RuntimeError("no"), SystemExit(1)):
-        assert find_database_error(failing(outer, inner)) is inner
+        assert find_driver_error(failing(outer, inner)) is inner.orig
         assert isinstance(explain_import_error(failing(outer, inner)), UnavailableError)
     assert isinstance(explain_import_error(RuntimeError("no")), AppError)
     refusal = OperationalError("", {}, Exception('FATAL: password authentication failed for "u"'))

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from flask_migrate_sidecar.application.site_packages import add_site_packages
 from flask_migrate_sidecar.errors import ConfigurationError
-from flask_migrate_sidecar.packages import add_site_packages
 
 HERE = f"python{sys.version_info.major}.{sys.version_info.minor}"
 PROGRAM = """
 import json, sys
 from pathlib import Path
-from flask_migrate_sidecar.packages import add_site_packages
+from flask_migrate_sidecar.application.site_packages import add_site_packages
 
 add_site_packages(sys.argv[2:], beside=Path(sys.argv[1]))
 print(json.dumps(sys.path))

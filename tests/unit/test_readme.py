@@ -4,8 +4,10 @@ import re
 from pathlib import Path
 
 from flask_migrate_sidecar import errors
-from flask_migrate_sidecar.command_line import COMMANDS, format_help
-from flask_migrate_sidecar.settings import SETTINGS
+from flask_migrate_sidecar.settings.command_line import COMMANDS
+from flask_migrate_sidecar.settings.help import format_help
+from flask_migrate_sidecar.settings.options import SETTINGS
+from flask_migrate_sidecar.settings.values import DURATIONS
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
@@ -31,6 +33,12 @@ def test_settings_are_those_of_the_code() -> None:
         for setting in SETTINGS
     ]
     assert rows("Settings") == declared
+
+
+def test_forms_of_durations_are_told_alike() -> None:
+    """The README tells the forms of a duration in the words of `--help`."""
+    assert f"A DURATION is {DURATIONS}." in " ".join(README.split())
+    assert f"A DURATION is {DURATIONS}." in format_help()
 
 
 def test_exit_codes_are_those_of_the_errors() -> None:

@@ -1,24 +1,20 @@
 """Settings: where each comes from, how it is read, and what is told of it."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from flask_migrate_sidecar.errors import ConfigurationError, UsageError
-from flask_migrate_sidecar.settings import (
-    SETTINGS,
-    Setting,
-    Settings,
-    find_unknown,
-    load_settings,
-    parse_duration,
-)
+from flask_migrate_sidecar.settings.options import SETTINGS, Setting, Settings
+from flask_migrate_sidecar.settings.sources import find_unknown, load_settings
+from flask_migrate_sidecar.settings.values import DURATIONS, parse_duration
 
 
 def sample(setting: Setting) -> str:
     """Give a text that a setting takes and that is not its default."""
     if setting.name == "bind_url":
-        return "name=url"
+        return "NAME=url"
     for text in ("42s", "table", "ignore", "console", "debug", "3"):
         try:
             setting.parse(text)
@@ -33,12 +29,13 @@ def test_each_source_sets_each_setting(setting: Setting, tmp_path: Path) -> None
     """Every setting is read from its flag, its variables and the file that a variable names."""
     text = sample(setting)
     file = tmp_path / "value"
-    file.write_text(text + "\n", encoding="utf-8")
-    variables = [] if setting.name == "bind_url" else [setting.variable, *setting.variables]
+    # The variable of a bind has the bind's name in its own, and the URL alone as its value.
+    value = text.removeprefix("NAME=") if setting.name == "bind_url" else text
+    file.write_text(value + "\n", encoding="utf-8")
 
     read = [load_settings({setting.name: [text]}, {})]
-    read += [load_settings({}, {variable: text}) for variable in variables]
-    read += [load_settings({}, {f"{v}_FILE": str(file)}) for v in variables[:1]]
+    read += [load_settings({}, {v: value}) for v in (setting.variable, *setting.variables)]
+    read += [load_settings({}, {f"{setting.variable}_FILE": str(file)})]
 
     expected = setting.parse(text)
     for settings in read:
@@ -136,19 +133,31 @@ def test_malformed_binds(texts: list[str], kind: type[Exception]) -> None:
         ("5m", 300),
         ("1h", 3600),
         ("500ms", 0.5),
+        ("1m30s", 90),
+        ("1h0m0.5s", 3600.5),
+        ("0.5", 0.5),
         (" 1.5 s ", 1.5),
         ("0", 0),
     ],
 )
 def test_durations(text: str, seconds: float) -> None:
-    """A duration is a number with or without a unit."""
+    """A duration is a number of seconds, or numbers with units in a row, as Go writes it."""
     assert parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "soon", "-1", "5 minutes", "1e3", "5m30s", "\u0663", "nan"])
+def test_forms_of_durations_are_told() -> None:
+    """Every form that help and README name is taken, every unit among them."""
+    told = [text for text in re.split(r"[ ,()]+", DURATIONS) if text[:1].isdigit()]
+    assert {re.sub(r"[\d.]", "", text) for text in told} >= {"", "ms", "s", "m", "h"}
+    assert all(parse_duration(text) for text in told)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "soon", "-1", "5 minutes", "1e3", "5m30", "m5", "\u0663", "nan", "9000h"]
+)
 def test_malformed_durations(text: str) -> None:
     """Anything else is refused with an example of what is meant."""
-    with pytest.raises(ValueError, match="30s or 5m"):
+    with pytest.raises(ValueError, match="30s"):
         parse_duration(text)
 
 
@@ -171,6 +180,8 @@ def test_secrets_are_not_described() -> None:
         ("MIGRATE_DATABASE_URI", "MIGRATE_DATABASE_URL"),
         ("MIGRATE_LOCKFILE", "MIGRATE_LOCK_FILE"),
         ("MIGRATE_QWERTYUIOP", None),
+        # Once in the documentation, and read by nothing.
+        ("MIGRATE_BIND_URL", None),
     ],
 )
 def test_unknown_variable_has_a_suggestion(name: str, meant: str | None) -> None:
@@ -181,7 +192,7 @@ def test_unknown_variable_has_a_suggestion(name: str, meant: str | None) -> None
 @pytest.mark.parametrize(
     "name",
     [
-        *(setting.variable for setting in SETTINGS if setting.name != "bind_url"),
+        *(setting.variable for setting in SETTINGS),
         "MIGRATE_LOCK_FILE",
         "MIGRATE_DATABASE_URL__USERS",
         "MIGRATE_DATABASE_URL__USERS_FILE",

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from flask_migrate_sidecar.streams import _LineBuffer
+from flask_migrate_sidecar.process.output import _LineBuffer
 
 PROGRAM = """
 import json, os, sys
-from flask_migrate_sidecar.streams import Streams
+from flask_migrate_sidecar.process.output import Streams
 
 lines = []
 streams = Streams(lambda stream, text: lines.append([stream, text]))

@@ -5,9 +5,9 @@ from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 
 from flask_migrate import Migrate
-from flask_migrate_sidecar.application import Application
+from flask_migrate_sidecar.application.loading import Application
+from flask_migrate_sidecar.application.subcommand import Subcommand, own_options, parse_subcommand
 from flask_migrate_sidecar.errors import UsageError
-from flask_migrate_sidecar.subcommand import Subcommand, own_options, parse_subcommand
 
 
 @pytest.fixture

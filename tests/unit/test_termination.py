@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from flask_migrate_sidecar.termination import LIMIT, find_path, shorten, write_message
+from flask_migrate_sidecar.errors import UsageError
+from flask_migrate_sidecar.log.termination_message import LIMIT, find_path, shorten, write_message
+from flask_migrate_sidecar.settings.sources import read_settings
 
 FAILURE = {
     "timestamp": "2026-01-01T00:00:00.000000Z",
@@ -55,11 +57,14 @@ def test_lone_surrogates_are_text() -> None:
     assert b"?" in shorten({**FAILURE, "hint": "\udcff"})
 
 
-def test_the_path_comes_from_flag_then_variable(tmp_path: Path) -> None:
-    """The setting is read as any other, and also where another one is malformed."""
+def test_the_path_is_found_where_others_are_malformed(tmp_path: Path) -> None:
+    """That another setting is malformed must reach the file as well."""
     environ = {"MIGRATE_TERMINATION_LOG": str(tmp_path / "b"), "MIGRATE_WAIT_TIMEOUT": "soon"}
-    assert find_path({"termination_log": [str(tmp_path / "a")]}, environ) == tmp_path / "a"
-    assert find_path({}, environ) == tmp_path / "b"
+    settings, error = read_settings({"termination_log": [str(tmp_path / "a")]}, environ)
+    assert find_path(settings.termination_log) == tmp_path / "a"
+    assert isinstance(error, UsageError)
+    settings, error = read_settings({}, environ)
+    assert find_path(settings.termination_log) == tmp_path / "b"
 
 
 def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:

@@ -6,24 +6,30 @@ from pathlib import Path
 
 import pymysql
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy import URL, make_url
 from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 
-from flask_migrate_sidecar.databases import Database
+from flask_migrate_sidecar.database.connect import Database
+from flask_migrate_sidecar.database.errors import Moment, Verdict, diagnose, make_error
+from flask_migrate_sidecar.database.wait import wait_for_databases
 from flask_migrate_sidecar.errors import RefusedError, UnavailableError
-from flask_migrate_sidecar.wait import (
-    Verdict,
-    classify,
-    explain_connection_error,
-    is_disconnect,
-    wait_for_databases,
-)
 
 psycopg = pytest.importorskip("psycopg")
 
 POSTGRESQL = make_url("postgresql+psycopg://shop:s3cret@db:5432/shop")
 MARIADB = make_url("mysql+pymysql://shop:s3cret@db/shop")
+
+
+def classify(error: BaseException, url: URL) -> tuple[Verdict, str]:
+    """Give the verdict on a login that failed, and its reason."""
+    found = diagnose(error, url)
+    return found.verdict, found.reason
+
+
+def is_lost(error: BaseException) -> bool:
+    """Tell whether a revision failed because its connection was lost."""
+    return diagnose(error, moment=Moment.REVISION).verdict is Verdict.TRANSIENT
 
 
 @pytest.mark.parametrize(
@@ -128,13 +134,13 @@ def test_query_is_judged_by_sqlstate(state: str, verdict: Verdict) -> None:
 @pytest.mark.parametrize("state", ["08003", "08006", "57P01", "57P02", "57P03"])
 def test_lost_connection_by_sqlstate(state: str) -> None:
     """Class 08 and an operator's shutdown mean that the connection is gone."""
-    assert is_disconnect(_raised_from(psycopg.errors.lookup(state)("x")))
+    assert is_lost(_raised_from(psycopg.errors.lookup(state)("x")))
 
 
 @pytest.mark.parametrize("number", [2006, 2013, 1053, 1927])
 def test_lost_connection_by_number(number: int) -> None:
     """MariaDB and MySQL tell a lost connection by number."""
-    assert is_disconnect(pymysql.err.OperationalError(number, "x"))
+    assert is_lost(pymysql.err.OperationalError(number, "x"))
 
 
 @pytest.mark.parametrize(
@@ -148,13 +154,13 @@ def test_lost_connection_by_number(number: int) -> None:
 )
 def test_other_errors_are_no_lost_connection(error: Exception) -> None:
     """An error of SQL or of a revision's code is code 8, not 5."""
-    assert not is_disconnect(error)
+    assert not is_lost(error)
 
 
 def test_lost_connection_is_explained() -> None:
     """The error that ends the run names database and place."""
     lost = pymysql.err.OperationalError(2013, "Lost connection")
-    error = explain_connection_error(lost, MARIADB, database="stock")
+    error = make_error(diagnose(lost, MARIADB), MARIADB, "stock")
     assert isinstance(error, UnavailableError)
     assert str(error) == "database 'stock' at db is not available: Lost connection (2013)"
     assert error.fields["reason"] == "Lost connection (2013)"

@@ -283,6 +283,8 @@ def diagnose(
         return error.diagnosis
     cause = find_cause(error)
     if moment is Moment.REVISION:
+        # Text tells nothing of an error that no driver raised.
+        cause = cause if _is_driver_error(error) else UNKNOWN
         return Diagnosis(cause, cause.revision, _first_line(error), cause.advice)
     verdict, lasting = cause.login, bool(_families(error) & _LASTING)
     if moment is Moment.LOCK and cause.revision is Verdict.FAILED:
