@@ -1,6 +1,7 @@
 """What rendered pods do when they are run: podman plays them on a real database."""
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -305,8 +306,8 @@ def test_the_podman_example_plays(make_pod: Make, url: str) -> None:
     """The example for `podman kube play` runs as it stands, its images and port aside."""
     manifest = (EXAMPLES / "podman" / "pod.yaml").read_text()
     manifest = manifest.replace("registry.example.com/shop:1.4.0", "localhost/shop:1")
-    manifest = manifest.replace(
-        "flask-migrate-sidecar:0.1.0", "localhost/flask-migrate-sidecar:test"
+    manifest = re.sub(
+        r"image: flask-migrate-sidecar:\S+", "image: localhost/flask-migrate-sidecar:test", manifest
     )
     manifest = manifest.replace("/usr/local/lib/python3.13/site-packages", "/packages")
     pod = make_pod(yaml.safe_load(manifest), "example")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from flask_migrate_sidecar.errors import RefusedError, UnavailableError
+from flask_migrate_sidecar.errors import ConfigurationError, RefusedError, UnavailableError
 from flask_migrate_sidecar.log.logger import get_logger
 
 from .backoff import SHORTEST_PAUSE, next_pause
@@ -103,6 +103,8 @@ class _Visit:
             hint = "check host, port and the network between; or wait longer"
             self._note(Diagnosis(STARTING, Verdict.NOT_READY, reason, hint), clock)
             return None
+        except ConfigurationError:
+            raise  # of our own making: a driver's error is none of ours
         except Exception as error:  # noqa: BLE001 - what no table knows is waited for
             self._note(diagnose(error, self.database.url), clock)
             return None

@@ -1,0 +1,336 @@
+"""Odd surroundings: what is wrong with the process's own place is one line, and code 3."""
+
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import clean_environment
+from servers import MariaDB, Postgres
+from sidecar_runs import Launcher, append, read_log, revision_file, start
+
+HEAD = "6b92f4ec08d1"
+
+# What is imported late is imported first, for another user may not read where Python lies.
+AS_NOBODY = """
+import os, sys
+import flask_migrate_sidecar.__main__ as entrypoint
+import flask_migrate_sidecar.application.dotenv, flask_migrate_sidecar.commands.dispatch
+import flask_migrate_sidecar.log.stdlib, flask_migrate_sidecar.process.exit, dotenv
+
+os.setresuid(65534, 65534, 65534)
+entrypoint.main()
+"""
+
+# The application's own commands: how they end, and options that are called like ours.
+OWN = """
+
+import sys
+
+import click
+
+
+def add_commands(group):
+    @group.command("ends")
+    @click.argument("code", type=int)
+    def ends(code):
+        sys.exit(code)
+
+    @group.command("leaves")
+    @click.pass_context
+    def leaves(context):
+        context.exit(0)
+
+    @group.command("ends-in-env")
+    def ends_in_env():
+        from flask_migrate import upgrade
+        upgrade()
+
+    @group.command("seed")
+    @click.option("--lock")
+    @click.option("--app-dir")
+    @click.option("--wait-timeout")
+    def seed(lock, app_dir, wait_timeout):
+        print(f"lock={lock} app_dir={app_dir} wait_timeout={wait_timeout}")
+
+
+make = create_app
+
+
+def create_app():
+    app = make()
+    group = app.cli.commands["db"]
+    if "seed" not in group.commands:
+        add_commands(group)
+    return app
+"""
+
+
+@pytest.fixture(scope="module")
+def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
+    """Return a quick way to run `flask-migrate`."""
+    with Launcher(tmp_path_factory.mktemp("outputs"), clean_environment) as launcher:
+        yield launcher
+
+
+@pytest.fixture
+def shop(copy_app: Callable[[str], Path]) -> Path:
+    """Return a copy of the shop, which has no database yet."""
+    return copy_app("shop")
+
+
+@pytest.fixture
+def own(shop: Path) -> Path:
+    """Return a shop whose group has commands of the application's own."""
+    append(shop / "app.py", OWN)
+    return shop
+
+
+def run_odd(
+    command: Sequence[str], *, cwd: Path, before: Callable[[], None] | None = None
+) -> tuple[int, dict[str, Any]]:
+    """Run `flask-migrate` in odd surroundings; give its exit code and the only line it left.
+
+    Args:
+        command: the arguments.
+        cwd: the working directory.
+        before: changes the process before the program starts.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "flask_migrate_sidecar", *command],
+        cwd=cwd,
+        env=clean_environment(),
+        preexec_fn=before,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    lines = (done.stderr + done.stdout).splitlines()
+    last: dict[str, Any] = json.loads(lines[-1])
+    assert all(isinstance(json.loads(line), dict) for line in lines)
+    assert last["event"] == "command.failed"
+    assert last["exit_code"] == done.returncode
+    assert last["hint"]
+    return done.returncode, last
+
+
+def test_working_directory_that_was_deleted(tmp_path: Path) -> None:
+    """A folder that is gone is told, and no traceback printed."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    code, last = run_odd(["db", "upgrade"], cwd=gone, before=gone.rmdir)
+    assert code == 3
+    assert "working directory" in last["error"]["message"]
+
+
+@pytest.mark.parametrize(("descriptor", "name"), [(1, "output"), (2, "error")])
+def test_closed_stream(descriptor: int, name: str, shop: Path) -> None:
+    """What would lose its result or its log does not begin; the line goes where one can see it."""
+    code, last = run_odd(["db", "upgrade"], cwd=shop, before=lambda: os.close(descriptor))
+    assert code == 3
+    assert last["error"]["message"] == f"standard {name} is closed"
+    assert not (shop / "instance").exists()
+
+
+def test_closed_stdin_is_nothing_to_us(shop: Path) -> None:
+    """A run reads nothing; and no file takes the place of stdin."""
+    append(
+        shop / "app.py",
+        "\nprint('stdin is', os.fstat(0).st_rdev == os.stat('/dev/null').st_rdev)\n",
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "flask_migrate_sidecar", "db", "current"],
+        cwd=shop,
+        env=clean_environment(),
+        preexec_fn=lambda: os.close(0),
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0
+    assert "stdin is True" in {line.get("text") for line in read_log(done.stderr)}
+
+
+def test_no_thread_to_be_had(shop: Path) -> None:
+    """Where the system gives no thread, the limit is named, and the run does not begin."""
+
+    def limit() -> None:
+        # A thread's stack is as large as this; an address space has no room for it.
+        _, most = resource.getrlimit(resource.RLIMIT_STACK)
+        resource.setrlimit(resource.RLIMIT_STACK, (1 << 47, most))
+
+    code, last = run_odd(["db", "upgrade"], cwd=shop, before=limit)
+    assert code == 3
+    assert "no thread can be started" in last["error"]["message"]
+    assert not (shop / "instance").exists()
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_limit_that_is_reached_later(number: int, shop: Path, tmp_path: Path) -> None:
+    """The first, the second or a later thread may be the one too many: the answer is the same."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import threading\n"
+        "real, left = threading.Thread.start, [None] * NUMBER\n"
+        "def start(self):\n"
+        "    left.pop()\n"
+        "    if not left:\n"
+        "        left.append(None)\n"
+        '        raise RuntimeError("can\'t start new thread")\n'
+        "    real(self)\n"
+        "threading.Thread.start = start\n".replace("NUMBER", str(number))
+    )
+    env = {**clean_environment(), "PYTHONPATH": str(tmp_path)}
+    process = start(shop, "db", "upgrade", env=env)
+    _, errors = process.communicate(timeout=120)
+    last = json.loads(errors.splitlines()[-1])
+    assert (process.returncode, last["exit_code"]) == (3, 3)
+    assert "no thread can be started" in last["error"]["message"]
+
+
+@pytest.mark.parametrize("name", [".env", ".flaskenv"])
+def test_dotenv_that_is_no_text(name: str, shop: Path, launch: Launcher) -> None:
+    """The file is named, and nothing runs with half an environment."""
+    (shop / name).write_bytes(b"\xff\xfeA=1\n")
+    result = launch(shop, "db", "upgrade")
+    assert (result.returncode, result.last["exit_code"]) == (3, 3)
+    assert ".env or .flaskenv" in result.last["error"]["message"]
+    assert "UTF-8" in result.last["error"]["message"]
+    assert not (shop / "instance").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--app-dir", "app.py"),
+        ("--app-dir", "a" * 5000),
+        ("--site-packages", "app.py"),
+        ("--site-packages", "a" * 5000),
+    ],
+    ids=["app-dir is a file", "overlong app-dir", "packages are a file", "overlong packages"],
+)
+def test_folder_that_is_none(arguments: tuple[str, str], shop: Path, launch: Launcher) -> None:
+    """A folder that cannot be one is told with its option."""
+    result = launch(shop, *arguments, "db", "upgrade")
+    assert result.returncode == 3
+    assert result.last["error"]["message"].startswith(arguments[0])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize(
+    ("closed", "arguments", "said"),
+    [
+        ("app", ("--app-dir", "app"), "--app-dir app: Permission denied"),
+        ("app/.venv", ("--app-dir", "app"), "environment .*: Permission denied"),
+        ("packages", ("--site-packages", "packages"), "--site-packages packages.*: Permission"),
+    ],
+)
+def test_folder_that_this_user_may_not_enter(
+    closed: str, arguments: tuple[str, str], said: str
+) -> None:
+    """A folder of another user's is told with its option, whatever this user may see of it."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "app").mkdir()
+        (folder / closed).mkdir(exist_ok=True)
+        (folder / closed).chmod(0o700)
+        done = subprocess.run(
+            [sys.executable, "-c", AS_NOBODY, *arguments, "db", "upgrade"],
+            cwd=folder,
+            env=clean_environment(),
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+    last = json.loads(done.stderr.splitlines()[-1])
+    assert (done.returncode, last["exit_code"]) == (3, 3)
+    assert re.search(said, last["error"]["message"])
+
+
+@pytest.mark.parametrize(("code", "expected"), [(0, 0), (3, 8)])
+def test_own_command_that_exits(code: int, expected: int, own: Path, launch: Launcher) -> None:
+    """`sys.exit(0)` of a command of the application's own is success, as in click."""
+    result = launch(own, "db", "ends", str(code))
+    assert result.returncode == expected
+    assert result.last["event"] == ("command.failed" if expected else "command.finished")
+
+
+def test_own_command_that_leaves_by_click(own: Path, launch: Launcher) -> None:
+    """`Context.exit(0)` is success too."""
+    assert launch(own, "db", "leaves").returncode == 0
+
+
+@pytest.mark.parametrize("command", ["upgrade", "ends-in-env"])
+def test_exit_in_a_revision_is_no_success(command: str, own: Path, launch: Launcher) -> None:
+    """A revision that ends the process has not run, whoever called it."""
+    append(revision_file(own, HEAD), "\n\ndef upgrade():\n    raise SystemExit(0)\n")
+    result = launch(own, "db", command)
+    assert result.returncode == 8
+    assert "ended the process with exit code 0" in result.last["error"]["message"]
+
+
+def test_options_of_an_own_command_are_its_own(own: Path, launch: Launcher) -> None:
+    """Valued options that are called like ours reach the command, and steer nothing of ours."""
+    words = ["--lock", "main", "--app-dir", "out", "--wait-timeout=soon"]
+    result = launch(own, "db", "seed", *words)
+    assert result.returncode == 0
+    assert result.stdout == "lock=main app_dir=out wait_timeout=soon\n"
+    assert result.log[0]["settings"] == {}
+
+
+def test_options_of_ours_behind_an_own_command(own: Path, launch: Launcher) -> None:
+    """What the command does not have is ours behind it too, once it is known."""
+    result = launch(own, "db", "ends", "0", "--lock", "table")
+    assert result.returncode == 0
+    assert [line["kind"] for line in result.log if line["event"] == "lock.acquired"] == ["table"]
+
+
+def test_option_that_comes_too_late(own: Path, launch: Launcher) -> None:
+    """An option that decides where the application is found cannot wait for the application."""
+    result = launch(own, "db", "ends", "0", "--app-dir", ".")
+    assert result.returncode == 2
+    assert "--app-dir must stand before 'db'" in result.last["error"]["message"]
+
+
+def test_function_that_is_called_like_alembics(shop: Path, launch: Launcher) -> None:
+    """An error that passed through a function `_initialize` of the app's is no error of history."""
+    body = "\n\ndef _initialize():\n    raise ValueError('boom')\n"
+    append(revision_file(shop, HEAD), f"{body}\n\ndef upgrade():\n    _initialize()\n")
+    result = launch(shop, "db", "upgrade")
+    assert result.returncode == 8
+    assert result.last["error"]["message"] == "ValueError: boom"
+
+
+@pytest.mark.parametrize("kind", ["postgres", "mariadb"])
+def test_heartbeat_of_zero_says_it_once(
+    kind: str, request: pytest.FixtureRequest, shop: Path
+) -> None:
+    """`--heartbeat 0` means no period: a waiter says who is in the way once, and no more."""
+    server: Postgres | MariaDB = request.getfixturevalue(kind)
+    database = server.create_database()
+    env = {**clean_environment(), "DATABASE_URL": database.url(), "MIGRATE_HEARTBEAT": "0"}
+    blocker = revision_file(shop, HEAD)
+    go = shop / "go"
+    os.mkfifo(go)
+    append(blocker, f"\n\ndef upgrade():\n    open({str(go)!r}).read()\n")
+    holder = start(shop, "db", "upgrade", env=env)
+    # The holder opens the pipe in its last revision: then it has the lock.
+    with go.open("w"):
+        waiter = start(shop, "--lock-timeout", "2s", "db", "upgrade", env=env)
+        _, errors = waiter.communicate(timeout=120)
+    holder.communicate(timeout=120)
+    server.drop_database(database.name)
+    assert (holder.returncode, waiter.returncode) == (0, 7)
+    waiting = [line for line in read_log(errors) if line["event"] == "lock.waiting"]
+    assert len(waiting) == 1
