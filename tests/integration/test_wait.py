@@ -19,8 +19,9 @@ from sqlalchemy import URL, NullPool, create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError
 from structlog.testing import capture_logs
 
+from flask_migrate_sidecar.database.causes import Verdict
 from flask_migrate_sidecar.database.connect import Database
-from flask_migrate_sidecar.database.errors import Moment, Verdict, diagnose
+from flask_migrate_sidecar.database.errors import Moment, diagnose
 from flask_migrate_sidecar.database.wait import wait_for_databases
 from flask_migrate_sidecar.errors import RefusedError, SidecarError, UnavailableError
 from servers import (

@@ -10,8 +10,9 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 
+from flask_migrate_sidecar.database.causes import Verdict
 from flask_migrate_sidecar.database.connect import Database
-from flask_migrate_sidecar.database.errors import Moment, Verdict, diagnose, make_error
+from flask_migrate_sidecar.database.errors import Moment, diagnose, make_error
 from flask_migrate_sidecar.database.wait import wait_for_databases
 from flask_migrate_sidecar.errors import RefusedError, UnavailableError
 

@@ -8,13 +8,8 @@ from typing import Final
 
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
-from flask_migrate_sidecar.database.errors import (
-    NO_OBJECT,
-    Moment,
-    Verdict,
-    diagnose,
-    find_driver_error,
-)
+from flask_migrate_sidecar.database.causes import NO_OBJECT, Verdict
+from flask_migrate_sidecar.database.errors import Moment, diagnose, find_driver_error
 from flask_migrate_sidecar.errors import (
     AppError,
     ConfigurationError,

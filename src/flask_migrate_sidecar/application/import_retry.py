@@ -7,14 +7,8 @@ from collections.abc import Callable
 from typing import Final, NoReturn
 
 from flask_migrate_sidecar.database.backoff import next_pause
-from flask_migrate_sidecar.database.errors import (
-    NO_OBJECT,
-    Diagnosis,
-    Moment,
-    Verdict,
-    diagnose,
-    find_driver_error,
-)
+from flask_migrate_sidecar.database.causes import NO_OBJECT, Verdict
+from flask_migrate_sidecar.database.errors import Diagnosis, Moment, diagnose, find_driver_error
 from flask_migrate_sidecar.errors import PendingError, RefusedError, UnavailableError
 from flask_migrate_sidecar.log.logger import get_logger
 from flask_migrate_sidecar.process.restart import Attempts

@@ -19,7 +19,6 @@ import enum
 import re
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from sqlalchemy import URL
@@ -28,17 +27,33 @@ from sqlalchemy.exc import DBAPIError
 from flask_migrate_sidecar.errors import RefusedError, UnavailableError
 from flask_migrate_sidecar.log.redaction import Secrets, describe, find_secrets
 
+from .causes import (
+    ACCOUNT_HOST,
+    ARGUMENTS,
+    BLOCKED_HOST,
+    BUSY,
+    DATABASE,
+    DEADLOCK,
+    EXISTS,
+    EXPIRED,
+    FULL,
+    HOST,
+    LOCK_TIMEOUT,
+    LOGIN,
+    LOST,
+    NO_DATABASE_FILE,
+    NO_OBJECT,
+    PLACE,
+    RIGHTS,
+    STANDBY,
+    STARTING,
+    TLS,
+    TLS_OR_LOGIN,
+    UNKNOWN,
+    Cause,
+    Verdict,
+)
 from .url import place
-
-
-class Verdict(enum.Enum):
-    """What to do about an error."""
-
-    NOT_READY = "not ready"  # waiting can help
-    REFUSED = "refused"  # understood, and answered with no
-    LOCKED = "locked"  # somebody else holds what is needed
-    TRANSIENT = "transient"  # it was cut short, and another try may pass
-    FAILED = "failed"  # it is wrong, and will be at the next try
 
 
 class Moment(enum.Enum):
@@ -49,102 +64,6 @@ class Moment(enum.Enum):
     IMPORT = "import"
     REVISION = "revision"
 
-
-@dataclass(frozen=True)
-class Cause:
-    """One thing that can be wrong.
-
-    Args:
-        hint: what to do where it keeps us from connecting.
-        login: the verdict there, and while a lock is taken.
-        revision: the verdict while a revision runs; the same where nothing else is said.
-        advice: what to do then; the same where nothing else is said.
-    """
-
-    hint: str
-    login: Verdict
-    revision: Verdict
-    advice: str
-
-
-def _cause(
-    hint: str, login: Verdict, revision: Verdict | None = None, advice: str | None = None
-) -> Cause:
-    return Cause(hint, login, revision or login, advice or hint)
-
-
-_WAIT: Final = "check that the server runs and that host and port are right; or wait longer"
-_MEND: Final = "the statement is in the traceback; mend the revision, or what the database holds"
-_REVOKED: Final = "grant the role what the migration needs, or use --database-url with another one"
-_HELD: Final = "another session holds the table or the file; run again when it is done"
-
-# Waiting can help.
-STARTING: Final = _cause(_WAIT, Verdict.NOT_READY)
-FULL: Final = _cause(
-    "free connections, or raise the limit of the server, role or database", Verdict.NOT_READY
-)
-STANDBY: Final = _cause(
-    "point the URL at the primary server, or wait until this one is promoted", Verdict.NOT_READY
-)
-LOST: Final = _cause(
-    _WAIT, Verdict.NOT_READY, Verdict.TRANSIENT, "what was committed stays; run again"
-)
-# The server, or the driver, understood and says no.
-LOGIN: Final = _cause(
-    "check user and password, and the secret that they come from", Verdict.REFUSED
-)
-EXPIRED: Final = _cause("renew the user's password, or unlock the account", Verdict.REFUSED)
-DATABASE: Final = _cause("create the database, or correct its name in the URL", Verdict.REFUSED)
-HOST: Final = _cause(
-    "let this host, user and database in: pg_hba.conf, or the provider's access rules",
-    Verdict.REFUSED,
-)
-ACCOUNT_HOST: Final = _cause(
-    "let this host in: CREATE USER 'user'@'host', or the provider's access rules", Verdict.REFUSED
-)
-BLOCKED_HOST: Final = _cause("unblock this host on the server: FLUSH HOSTS", Verdict.REFUSED)
-TLS: Final = _cause(
-    "check the server's TLS, and what the URL asks of it (sslmode, certificates)", Verdict.REFUSED
-)
-TLS_OR_LOGIN: Final = _cause(
-    f"{LOGIN.hint}; or connect with TLS, if the server demands it", Verdict.REFUSED
-)
-RIGHTS: Final = _cause(
-    "grant the user the right to connect to this database", Verdict.REFUSED, advice=_REVOKED
-)
-ARGUMENTS: Final = _cause(
-    "correct the arguments of the URL, or the application's connect_args", Verdict.REFUSED
-)
-PLACE: Final = _cause(
-    "let this user read and write the file and its folder",
-    Verdict.REFUSED,
-    advice="the SQLite file and its folder must be writable for this user: check the volume",
-)
-NO_DATABASE_FILE: Final = _cause(
-    "the file is no SQLite database, or an encrypted one", Verdict.REFUSED
-)
-# Somebody else is in the way.
-BUSY: Final = _cause(
-    "find the process that holds the file locked; or wait longer",
-    Verdict.NOT_READY,
-    Verdict.LOCKED,
-    _HELD,
-)
-LOCK_TIMEOUT: Final = _cause(_WAIT, Verdict.NOT_READY, Verdict.LOCKED, _HELD)
-DEADLOCK: Final = _cause(
-    _WAIT, Verdict.NOT_READY, Verdict.LOCKED, "another session was in the way; run again"
-)
-# The statement, and what the database holds, do not fit.
-EXISTS: Final = _cause(
-    _WAIT,
-    Verdict.NOT_READY,
-    Verdict.FAILED,
-    "the object is there already: an earlier attempt stopped midway (databases without "
-    "transactional DDL keep its first statements), or the application runs db.create_all(); "
-    "remove the object, or 'stamp' the revision if all of it is there",
-)
-NO_OBJECT: Final = _cause(_WAIT, Verdict.NOT_READY, Verdict.FAILED, _MEND)
-UNKNOWN: Final = _cause(_WAIT, Verdict.NOT_READY, Verdict.FAILED, _MEND)
 
 # PostgreSQL manual, appendix A; a class (two characters) or a whole state.
 STATES: Final = {

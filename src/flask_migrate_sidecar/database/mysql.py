@@ -6,8 +6,9 @@ from typing import Any, Final
 
 from sqlalchemy import URL, Connection
 
+from .causes import STANDBY
 from .dialect import Dialect, explain_by, to_milliseconds, whole
-from .errors import STANDBY, UnusableError
+from .errors import UnusableError
 
 # How each driver calls the limits on connecting, and whether it has limits on reading.
 _CONNECTING: Final = {

@@ -6,8 +6,9 @@ from typing import Any, Final
 
 from sqlalchemy import URL, Connection
 
+from .causes import STANDBY
 from .dialect import Dialect, explain_by, to_milliseconds, whole
-from .errors import STANDBY, UnusableError
+from .errors import UnusableError
 from .url import hosts_and_ports
 
 _LIBPQ: Final = ("psycopg", "psycopg2", "psycopg2cffi")

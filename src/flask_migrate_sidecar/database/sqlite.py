@@ -11,8 +11,9 @@ from urllib.parse import quote
 
 from sqlalchemy import URL, Connection
 
+from .causes import PLACE
 from .dialect import Dialect, to_milliseconds
-from .errors import PLACE, UnusableError
+from .errors import UnusableError
 from .url import is_memory, sqlite_path
 
 _FOLDER: Final = "mount the volume, create the folder, and let this user write there"

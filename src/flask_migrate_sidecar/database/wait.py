@@ -11,8 +11,9 @@ from flask_migrate_sidecar.errors import ConfigurationError, RefusedError, Unava
 from flask_migrate_sidecar.log.logger import get_logger
 
 from .backoff import SHORTEST_PAUSE, next_pause
+from .causes import STARTING, Verdict
 from .connect import Database
-from .errors import STARTING, Diagnosis, Verdict, diagnose, make_error
+from .errors import Diagnosis, diagnose, make_error
 from .probe import Attempt, NoAnswerError, make_probe
 
 logger: Final = get_logger(__name__)

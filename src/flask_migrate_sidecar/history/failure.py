@@ -18,7 +18,8 @@ from sqlalchemy.exc import DBAPIError
 
 from flask_migrate_sidecar.application.import_failure import explain_import_error
 from flask_migrate_sidecar.application.migrations_only import MissingKeyError
-from flask_migrate_sidecar.database.errors import Moment, Verdict, diagnose
+from flask_migrate_sidecar.database.causes import Verdict
+from flask_migrate_sidecar.database.errors import Moment, diagnose
 from flask_migrate_sidecar.errors import (
     ConfigurationError,
     HistoryError,

@@ -25,8 +25,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
+from flask_migrate_sidecar.database.causes import BUSY, Verdict
 from flask_migrate_sidecar.database.dialect import find_dialect
-from flask_migrate_sidecar.database.errors import BUSY, Moment, Verdict, diagnose
+from flask_migrate_sidecar.database.errors import Moment, diagnose
 from flask_migrate_sidecar.errors import RefusedError
 
 from .base import Holder, LockTarget, application_name, lock_name, place

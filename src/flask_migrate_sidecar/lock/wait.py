@@ -8,7 +8,8 @@ from typing import Final
 from sqlalchemy.exc import DBAPIError
 
 from flask_migrate_sidecar.database.backoff import next_pause
-from flask_migrate_sidecar.database.errors import Moment, Verdict, diagnose
+from flask_migrate_sidecar.database.causes import Verdict
+from flask_migrate_sidecar.database.errors import Moment, diagnose
 from flask_migrate_sidecar.errors import LockedError, RefusedError, UnavailableError
 from flask_migrate_sidecar.log.logger import get_logger
 
