@@ -129,7 +129,7 @@ ANSWERS: Final = (
     (r"SSL error: (?!.*(EOF|reset|closed))|GSSAPI.*(required|not support)", TLS),
     (r"invalid (connection option|dsn|\w+ value|integer value)|bad value for", ARGUMENTS),
     (r"unsupported startup parameter|unsupported frontend protocol", ARGUMENTS),
-    (r"server closed the connection|connection is lost|connection already closed", LOST),
+    (r"server closed the connection|connection (is (lost|closed)|already closed)", LOST),
     (r"could not receive data from server|SSL SYSCALL error|consuming input failed", LOST),
 )
 # Of SQLite, whose result code for a faulty statement is one for all.
@@ -243,11 +243,15 @@ def find_driver_error(error: BaseException) -> BaseException | None:
 def chain(error: BaseException | None) -> Iterator[BaseException]:
     """Follow an exception to those that it was raised from or during."""
     seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        yield error
-        wrapped = error.orig if isinstance(error, DBAPIError) else None
-        error = wrapped or error.__cause__ or error.__context__
+    waiting = [error]
+    while waiting:
+        link = waiting.pop()
+        if link is not None and id(link) not in seen:
+            seen.add(id(link))
+            yield link
+            # The last one in is the next one out: what SQLAlchemy wraps comes first.
+            waiting.append(link.__cause__ or link.__context__)
+            waiting.append(link.orig if isinstance(link, DBAPIError) else None)
 
 
 def make_error(
