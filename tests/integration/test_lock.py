@@ -242,7 +242,7 @@ def test_pooled_waiters_meet_no_errors(pgbouncer: PgBouncer, start: StartMigrato
     """A waiter's tries may each reach another backend: none relies on what it left on one."""
     url = pgbouncer.create_database().url()
     with hold(make_target(url)):
-        waiters = [start(url, heartbeat=0) for _ in range(4)]
+        waiters = [start(url, heartbeat=0.001) for _ in range(4)]
         for waiter in waiters * 12:
             waiter.await_event("lock.waiting")
     finish_all(waiters)

@@ -8,8 +8,9 @@ from typing import Final
 from sqlalchemy.exc import DBAPIError
 
 from flask_migrate_sidecar.database.connect import Database
+from flask_migrate_sidecar.database.errors import diagnose, make_error
 from flask_migrate_sidecar.database.url import is_memory
-from flask_migrate_sidecar.errors import ConfigurationError, UnavailableError
+from flask_migrate_sidecar.errors import ConfigurationError
 
 from .base import Lock, LockTarget
 from .connection import lock_engine
@@ -45,7 +46,7 @@ def choose_kind(kind: str, database: Database, connect_timeout: float) -> tuple[
 
     Raises:
         ConfigurationError: the kind does not fit the database.
-        UnavailableError: the server could not be asked.
+        UnavailableError, RefusedError: the server could not be asked.
     """
     backend = database.url.get_backend_name()
     if kind != "auto":
@@ -127,10 +128,8 @@ def _is_galera(database: Database, connect_timeout: float) -> bool:
             query = "SHOW GLOBAL VARIABLES LIKE 'wsrep_on'"
             row = connection.exec_driver_sql(query).first()
     except DBAPIError as error:
-        raise UnavailableError(
-            f"database {database.name} could not be asked which lock it has: {error.orig}",
-            database=database.name,
-        ) from error
+        found = diagnose(error, database.url)
+        raise make_error(found, database.url, database.name) from error
     return row is not None and str(row[1]).upper() in {"ON", "1"}
 
 
