@@ -1,4 +1,4 @@
-"""The gate and `status` where a database is neither simply behind nor at head, or away for a while."""
+"""The gate and `status` where a database is on another way, or away for a while."""
 
 import json
 from pathlib import Path
@@ -56,7 +56,9 @@ def test_diverged_is_not_ignored_as_ahead(
     app: Path, diverged_url: str, sidecar: RunCommand
 ) -> None:
     """`--if-ahead ignore` is for databases that are ahead: a diverged one ends with 9."""
-    result = sidecar(app, "--if-ahead", "ignore", "db", "upgrade", env={"DATABASE_URL": diverged_url})
+    result = sidecar(
+        app, "--if-ahead", "ignore", "db", "upgrade", env={"DATABASE_URL": diverged_url}
+    )
     last = json.loads(result.stderr.splitlines()[-1])
     assert (result.returncode, last["states"]) == (9, {"default": "diverged"}), last
 
