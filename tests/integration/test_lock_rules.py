@@ -12,12 +12,13 @@ from sqlalchemy import NullPool, create_engine, make_url
 from conftest import RunCommand
 from flask_migrate_sidecar.database.connect import Database
 from flask_migrate_sidecar.errors import LockedError
-from flask_migrate_sidecar.lock.acquire import hold_locks
+from flask_migrate_sidecar.lock.acquire import hold_locks, read_holder
 from flask_migrate_sidecar.lock.base import LockLostError, LockTarget
 from flask_migrate_sidecar.lock.sqlite import FileLock
 from flask_migrate_sidecar.lock.watch import Guard
 from following import FollowedRun
 from racing import read_runs, write_app
+from servers import Postgres, render_url
 
 QUICK = "    pass"
 STAMP = ("db", "stamp", "head")
@@ -215,3 +216,20 @@ def test_lease_outlives_a_migration_that_keeps_the_file_locked(tmp_path: Path) -
         guard.verify()
         with pytest.raises(LockedError), held(url, kind="table"):
             pass
+
+
+# Names
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+def test_holder_has_our_name_whatever_the_url_says(driver: str, postgres: Postgres) -> None:
+    """A name that the application gives to its connections leads nobody to the holder."""
+    database = postgres.create_database()
+    query = {"application_name": "shop"}
+    url = render_url(make_url(database.url(driver)).update_query_dict(query))
+    target = LockTarget(Database("default", make_url(url)), None, "alembic_version")
+    with held(url):
+        _held, holder = read_holder(target, kind="auto", connect_timeout=5)
+    assert holder
+    assert str(holder.application).endswith(f":{os.getpid()}")
+    postgres.drop_database(database.name)

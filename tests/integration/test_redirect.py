@@ -78,3 +78,19 @@ def test_arguments_of_the_app_stay(
     with engine.connect() as connection:
         said = connection.execute(text("SELECT revision FROM ran WHERE direction = 'said'"))
         assert said.scalar_one() == expected
+
+
+def test_bind_is_found_in_any_spelling(tmp_path: Path, sidecar: RunCommand) -> None:
+    """The URL of a bind is found whatever case and dashes its name has in the application."""
+    app = write_app(tmp_path / "app", [])
+    source = (app / "app.py").read_text()
+    (app / "app.py").write_text(source.replace('{"second":', '{"Read-Only":'))
+    env = {
+        "DATABASE_URL": f"sqlite:///{tmp_path}/main.db",
+        "SECOND_URL": "sqlite:////no/folder/x.db",
+        "MIGRATE_DATABASE_URL__READ_ONLY": f"sqlite:///{tmp_path}/second.db",
+        "MIGRATE_REFUSED_GRACE": "0",
+    }
+    result = sidecar(app, "wait", "database", env=env)
+    assert result.returncode == 0, result.stderr
+    assert '"database": "Read-Only"' in result.stderr
