@@ -2,12 +2,14 @@
 
 import json
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from conftest import RunCommand
+from following import FollowedRun
 from racing import await_event, finish, race, start, write_app
 from servers import MariaDB, Postgres
 
@@ -225,13 +227,16 @@ def test_outage_under_the_gate_is_unavailable(
 ) -> None:
     """A database that cannot be read up to the head timeout ends `wait head` with 5, not 10."""
     path = tmp_path / "x.db"
-    env = {"DATABASE_URL": f"sqlite:///{path}", "MIGRATE_HEAD_TIMEOUT": "1"}
+    env = {"DATABASE_URL": f"sqlite:///{path}", "MIGRATE_HEAD_TIMEOUT": "4"}
     sidecar(new_app, "db", "upgrade", "r1", env=env)
-    connection = sqlite3.connect(path, isolation_level=None)
-    connection.execute("BEGIN EXCLUSIVE")
-    result = sidecar(new_app, "wait", "head", env=env)
-    connection.close()
-    assert result.returncode == 5
+    with (
+        FollowedRun(new_app, "wait", "head", env=env) as gate,
+        closing(sqlite3.connect(path, isolation_level=None)) as connection,
+    ):
+        # Once it has looked: what is away from the beginning is waited for in another place.
+        gate.await_event("head.waiting", states={"default": "behind"})
+        connection.execute("BEGIN EXCLUSIVE")
+        assert gate.finish() == 5, gate.last
 
 
 def test_help_waits_for_nothing(new_app: Path, sidecar: RunCommand) -> None:

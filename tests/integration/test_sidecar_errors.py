@@ -375,7 +375,7 @@ FAILED = [
         change=body("op.execute('select * from nothere')"),
         fields=KEPT,
     ),
-    Case("revision exits", 8, "exit code 3", "", change=body("raise SystemExit(3)"), fields=KEPT),
+    Case("revision exits", 8, "exit code 3", "^$", change=body("raise SystemExit(3)"), fields=KEPT),
     Case(
         "revision exits hard",
         8,

@@ -14,11 +14,18 @@ from flask_migrate_sidecar.application.subcommand import (
 )
 from flask_migrate_sidecar.database.connect import Database
 from flask_migrate_sidecar.database.url import is_memory
-from flask_migrate_sidecar.errors import UsageError
+from flask_migrate_sidecar.errors import (
+    RefusedError,
+    SidecarError,
+    UnavailableError,
+    UsageError,
+)
+from flask_migrate_sidecar.history.failure import explained
 from flask_migrate_sidecar.history.repository import Repository, open_repository
+from flask_migrate_sidecar.history.revisions import load_history
 from flask_migrate_sidecar.log.logger import bind_everywhere, get_logger
 
-from .invocation import hold, invoke
+from .invocation import hold, invoke, read_selected
 from .session import Result, Session
 from .upgrade import run_upgrade
 
@@ -64,8 +71,31 @@ def _run_with_repository(
         return invoke(session, subcommand, repository)
     if subcommand.name == "upgrade":
         return run_upgrade(session, subcommand, repository, databases)
+    _learn_version_tables(session, subcommand, repository)
     with hold(session, databases) as guard:
         return invoke(session, subcommand, repository, guard.verify)
+
+
+def _learn_version_tables(session: Session, subcommand: Subcommand, repository: Repository) -> None:
+    """Let `env.py` say where the version tables are: the locks of the databases are named so.
+
+    Whatever else is wrong with it is told behind the lock.
+
+    Raises:
+        UnavailableError, RefusedError: a database could not be asked.
+    """
+    options = {
+        "tag": subcommand.params.get("tag"),
+        "destination_rev": subcommand.params.get("revision"),
+    }
+    try:
+        with explained(repository.folder):
+            script = load_history(repository.config)
+            read_selected(session, subcommand, repository, script, **options)
+    except (UnavailableError, RefusedError):
+        raise
+    except SidecarError as error:
+        logger.debug("database.unread", reason=str(error))
 
 
 def _select_databases(session: Session, subcommand: Subcommand) -> list[Database]:

@@ -62,7 +62,10 @@ class Dialect:
         return to_milliseconds(connection.execute(select(func.current_timestamp())).scalar_one())
 
     def identify_session(self, driver: Any) -> int | None:
-        """Give the server's number for a driver's connection, without asking the server."""
+        """Give the server's number for a driver's connection, without asking the server.
+
+        Called on the connection's own thread: mysqlclient refuses another one while it waits.
+        """
         return None
 
     def explain_wait(self, connection: Connection, session: int) -> dict[str, Any]:
@@ -74,8 +77,13 @@ class Dialect:
         """
         return {}
 
-    def cancel(self, connection: Connection) -> None:
-        """End the statement that runs on a connection of another thread."""
+    def cancel(self, connection: Connection, session: int | None) -> None:
+        """End the statement that runs on a connection of another thread.
+
+        Args:
+            connection: the other thread's connection.
+            session: what `identify_session` gave, on that thread.
+        """
         driver: Any = connection.connection.dbapi_connection
         cancel = getattr(driver, "cancel", None)
         if cancel is not None:

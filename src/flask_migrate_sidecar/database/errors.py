@@ -86,6 +86,7 @@ STATES: Final = {
 _OPTION_PREVENTS: Final = 1290
 # https://mariadb.com/kb/en/mariadb-error-codes/, MySQL manual B.3.
 NUMBERS: Final = {
+    **dict.fromkeys((2002, 2003, 2005), STARTING),
     **dict.fromkeys((2006, 2013, 2055, 1053, 1927, 4031), LOST),
     **dict.fromkeys((1040, 1203, 1226), FULL),
     **dict.fromkeys((_OPTION_PREVENTS, 1792, 1836), STANDBY),
@@ -131,6 +132,9 @@ ANSWERS: Final = (
     (r"unsupported startup parameter|unsupported frontend protocol", ARGUMENTS),
     (r"server closed the connection|connection (is (lost|closed)|already closed)", LOST),
     (r"could not receive data from server|SSL SYSCALL error|consuming input failed", LOST),
+    # Last, for another address of the same name may have had an answer.
+    (r"connection (to server|failed|is bad|timeout)|could not connect to server", STARTING),
+    (r"could not translate host name|failed to resolve host", STARTING),
 )
 # Of SQLite, whose result code for a faulty statement is one for all.
 _SQLITE_TEXTS: Final = (

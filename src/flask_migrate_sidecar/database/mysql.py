@@ -91,9 +91,8 @@ class MySQL(Dialect):
         """Ask for the session's state, and for the open transactions beside it."""
         return explain_by(connection, session, _WAITS_FOR, _BLOCKED_BY)
 
-    def cancel(self, connection: Connection) -> None:
+    def cancel(self, connection: Connection, session: int | None) -> None:
         """Kill the statement on a connection of its own: the drivers have no call for it."""
-        session = self.identify_session(connection.connection.dbapi_connection)
         if session is None:  # the adapter of an asynchronous driver
             return
         fresh = connection.engine.pool.recreate().connect()

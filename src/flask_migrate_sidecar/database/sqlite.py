@@ -38,7 +38,7 @@ class SQLite(Dialect):
         """Read the machine's clock, through the database."""
         return to_milliseconds(connection.exec_driver_sql(_CLOCK).scalar_one())
 
-    def cancel(self, connection: Connection) -> None:
+    def cancel(self, connection: Connection, session: int | None) -> None:
         """Interrupt the statement (sqlite3_interrupt)."""
         driver: Any = connection.connection.dbapi_connection
         if hasattr(driver, "interrupt"):  # not the adapter of an asynchronous driver

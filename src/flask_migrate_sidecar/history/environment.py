@@ -6,7 +6,7 @@ Works with our library and with upstream's: it touches only what Alembic itself 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from alembic.runtime.environment import EnvironmentContext
@@ -49,6 +49,8 @@ class Environments:
         self.names: Final = names
         self.version_tables: Final[dict[str, VersionTable]] = {}
         self.connection: Connection | None = None
+        # The server's number for it; what another thread can do with the connection is little.
+        self.session: int | None = None
         self._engine_name: str | None = None
         self._follower: Follower | None = None
 
@@ -67,10 +69,11 @@ class Environments:
         def run_migrations(self: EnvironmentContext, **arguments: Any) -> None:
             environments._engine_name = arguments.get("engine_name")
             environments.connection = self.get_context().connection
+            environments.session = identify_session(environments.connection)
             try:
                 run(self, **arguments)
             finally:
-                environments.connection = None
+                environments.connection = environments.session = None
 
         def configured(self: EnvironmentContext, *args: Any, **options: Any) -> None:
             options["include_name"] = leave_out(LEASE_TABLE, options.get("include_name"))
@@ -93,7 +96,7 @@ class Environments:
         """Cancel the statement that runs, from another thread."""
         connection = self.connection
         if connection is not None:
-            find_dialect(connection.dialect.name).cancel(connection)
+            find_dialect(connection.dialect.name).cancel(connection, self.session)
 
     def find_version_table(self, database: str) -> VersionTable:
         """Give where the revisions of a database are, as far as `env.py` has told."""
@@ -120,6 +123,16 @@ class Environments:
                 yield from self._follower(database, revisions, context, function)
 
         return steps
+
+
+def identify_session(connection: Connection | None) -> int | None:
+    """Give the server's number for a connection, None where there is none to be had."""
+    # Offline, Alembic has a connection that only looks like one.
+    with suppress(AttributeError):
+        if connection is not None:
+            dialect = find_dialect(connection.dialect.name)
+            return dialect.identify_session(connection.connection.dbapi_connection)
+    return None
 
 
 def leave_out(table: str, include_name: Callable[..., bool] | None) -> Callable[..., bool]:

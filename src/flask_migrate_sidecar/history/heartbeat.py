@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from flask_migrate_sidecar.database.connect import Database
 from flask_migrate_sidecar.database.dialect import find_dialect
@@ -15,9 +15,6 @@ from flask_migrate_sidecar.process.threads import start_thread
 
 from .environment import Environments
 from .progress import Progress
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
 
 logger: Final = get_logger(__name__)
 
@@ -51,10 +48,7 @@ def beating(
             step, since = progress.running, progress.running_since
             if step is None or monotonic() - since < period:
                 continue
-            database, session = (
-                by_name.get(step.database),
-                identify_session(environments.connection),
-            )
+            database, session = by_name.get(step.database), environments.session
             found: dict[str, Any] = {}
             if database is not None and session is not None:
                 found = explain_wait(database, session, connect_timeout)
@@ -84,11 +78,3 @@ def explain_wait(database: Database, session: int, connect_timeout: float) -> di
         with engine.connect() as connection:
             return dialect.explain_wait(connection, session)
     return {"waits_for": None, "blocked_by": []}
-
-
-def identify_session(connection: Connection | None) -> int | None:
-    """Give the server's number for a connection, without asking the server."""
-    if connection is None:
-        return None
-    dialect = find_dialect(connection.dialect.name)
-    return dialect.identify_session(connection.connection.dbapi_connection)

@@ -31,6 +31,7 @@ class Interruption:
         self.received: Interrupted | None = None
         self.cancel: Callable[[], None] = lambda: None
         self.force = force
+        self._wakeup: socket.socket | None = None
         self._done = threading.Event()
         self._cancelled = threading.Event()
 
@@ -72,9 +73,8 @@ class Interruption:
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         reading, writing = socket.socketpair()
         writing.settimeout(0)
-        for number in SIGNALS:
-            signal.signal(number, self.handle)
-        signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
+        self._wakeup = writing
+        self.reinstall()
         start_thread(self.watch, reading, name="flask-migrate-signals")
         try:
             yield
@@ -88,6 +88,12 @@ class Interruption:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def reinstall(self) -> None:
-        """Take the signals back from an application that installed handlers of its own."""
+        """Take the signals back from an application that installed handlers of its own.
+
+        So that it learns of a signal, asyncio exchanges the descriptor as well, and leaves none
+        when its loop is closed (`loop.add_signal_handler`).
+        """
         for number in SIGNALS:
             signal.signal(number, self.handle)
+        if self._wakeup is not None:
+            signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)

@@ -1,0 +1,154 @@
+"""What an error of a database means in the midst of a revision, and while a lock is taken."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import psycopg2
+import pymysql
+import pytest
+from sqlalchemy import create_engine
+from sqlalchemy.exc import OperationalError
+
+from flask_migrate_sidecar.database.errors import Moment, Verdict, diagnose
+from flask_migrate_sidecar.errors import (
+    LockedError,
+    MigrationError,
+    RefusedError,
+    SidecarError,
+    UnavailableError,
+)
+from flask_migrate_sidecar.history.failure import explain
+
+psycopg = pytest.importorskip("psycopg")
+
+
+@pytest.mark.parametrize(
+    ("state", "verdict"),
+    [
+        ("08006", Verdict.TRANSIENT),
+        ("57P01", Verdict.TRANSIENT),
+        ("57014", Verdict.FAILED),
+        ("25006", Verdict.NOT_READY),
+        ("53300", Verdict.NOT_READY),
+        ("28000", Verdict.REFUSED),
+        ("42501", Verdict.REFUSED),
+        ("55P03", Verdict.LOCKED),
+        ("40P01", Verdict.LOCKED),
+        ("40001", Verdict.LOCKED),
+        ("42P07", Verdict.FAILED),
+        ("42P01", Verdict.FAILED),
+        ("23505", Verdict.FAILED),
+    ],
+)
+def test_state_in_a_revision(state: str, verdict: Verdict) -> None:
+    """An SQLSTATE decides, and its class where the state itself is in no table."""
+    error = psycopg.errors.lookup(state)("x")
+    assert diagnose(error, moment=Moment.REVISION).verdict is verdict
+
+
+@pytest.mark.parametrize(
+    ("number", "verdict"),
+    [
+        (2003, Verdict.NOT_READY),
+        (2013, Verdict.TRANSIENT),
+        (1927, Verdict.TRANSIENT),
+        (1040, Verdict.NOT_READY),
+        (1142, Verdict.REFUSED),
+        (1044, Verdict.REFUSED),
+        (1205, Verdict.LOCKED),
+        (1213, Verdict.LOCKED),
+        (1050, Verdict.FAILED),
+        (1146, Verdict.FAILED),
+        (1064, Verdict.FAILED),
+    ],
+)
+def test_number_in_a_revision(number: int, verdict: Verdict) -> None:
+    """So does the number of MariaDB and MySQL, whatever class their drivers give it."""
+    error = pymysql.err.OperationalError(number, "x")
+    assert diagnose(error, moment=Moment.REVISION).verdict is verdict
+
+
+def test_option_that_forbids_is_not_always_a_standby() -> None:
+    """1290 is for any option of the server; only read-only ends by itself."""
+    waits, fails = (
+        pymysql.err.OperationalError(1290, f"running with the {option} option")
+        for option in ("--read-only", "--secure-file-priv")
+    )
+    assert diagnose(waits, moment=Moment.REVISION).verdict is Verdict.NOT_READY
+    assert diagnose(fails, moment=Moment.REVISION).verdict is Verdict.FAILED
+
+
+NO_CONNECTION = [
+    'connection failed: connection to server at "127.0.0.1", port 1 failed: Connection refused',
+    'connection to server at "h" (10.0.0.1), port 5432 failed: timeout expired',
+    "connection timeout expired",
+    'could not translate host name "nosuch" to address: Name or service not known',
+    "failed to resolve host 'nosuch': [Errno -2] Name or service not known",
+]
+
+
+@pytest.mark.parametrize("text", NO_CONNECTION)
+@pytest.mark.parametrize("kind", [psycopg.OperationalError, psycopg2.OperationalError])
+def test_failed_connection_in_a_revision(kind: type[Exception], text: str) -> None:
+    """A server that is away while env.py connects is unavailable, and no failed revision."""
+    found = diagnose(OperationalError("", {}, kind(text)), moment=Moment.REVISION)
+    assert found.verdict is Verdict.NOT_READY
+
+
+def test_answer_of_the_server_counts_before_its_absence() -> None:
+    """What was said on the way of connecting decides, not that connecting failed."""
+    error = psycopg2.OperationalError(
+        'connection to server at "h", port 5432 failed: FATAL:  password authentication failed'
+    )
+    assert diagnose(error, moment=Moment.REVISION).verdict is Verdict.REFUSED
+
+
+def test_busy_file_in_a_revision(tmp_path: Path) -> None:
+    """A SQLite file that another one holds is a lock that was not to be had."""
+    path = tmp_path / "x.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 0})
+        with pytest.raises(OperationalError) as caught, engine.connect() as connection:
+            connection.exec_driver_sql("CREATE TABLE t (i INTEGER)")
+    assert diagnose(caught.value, moment=Moment.REVISION).verdict is Verdict.LOCKED
+    assert diagnose(caught.value).verdict is Verdict.NOT_READY
+    assert isinstance(explain(caught.value), LockedError)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (psycopg.errors.lookup("42501")("x"), RefusedError),
+        (psycopg.errors.lookup("55P03")("x"), LockedError),
+        (psycopg.errors.lookup("57P01")("x"), UnavailableError),
+        (psycopg.errors.lookup("25006")("x"), UnavailableError),
+        (psycopg.errors.lookup("42601")("x"), MigrationError),
+    ],
+)
+def test_verdict_has_its_exit_code(error: Exception, kind: type[SidecarError]) -> None:
+    """Each verdict in the midst of a migration is an error of ours."""
+    explained = explain(OperationalError("SELECT 1", {}, error))
+    assert type(explained) is kind
+    assert explained.hint
+
+
+def test_text_of_user_code_is_no_verdict() -> None:
+    """What a revision raises by itself may say what it likes."""
+    error = RuntimeError('FATAL: role "x" does not exist, connection to server failed')
+    assert diagnose(error, moment=Moment.REVISION).verdict is Verdict.FAILED
+
+
+def test_lock_that_is_refused() -> None:
+    """What a lock asks for is right: an answer that does not pass is one to its rights."""
+    refused = psycopg.errors.lookup("42883")("no such function")
+    passing = psycopg.OperationalError("something that no table knows")
+    assert diagnose(refused, moment=Moment.LOCK).verdict is Verdict.REFUSED
+    assert diagnose(passing, moment=Moment.LOCK).verdict is Verdict.NOT_READY
+
+
+def test_missing_table_at_import_is_lasting() -> None:
+    """A factory that queries a table that is not there fails, and no waiting mends it."""
+    found = diagnose(psycopg.errors.lookup("42P01")("x"), moment=Moment.IMPORT)
+    assert (found.verdict, found.is_lasting) == (Verdict.FAILED, True)
