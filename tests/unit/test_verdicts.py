@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import create_engine
 from sqlalchemy.exc import OperationalError
 
-from flask_migrate_sidecar.database.errors import Moment, Verdict, diagnose
+from flask_migrate_sidecar.database.causes import Verdict
+from flask_migrate_sidecar.database.errors import Moment, diagnose
 from flask_migrate_sidecar.errors import (
     LockedError,
     MigrationError,
