@@ -29,7 +29,6 @@ def capture(body: str) -> tuple[list[list[str]], str]:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
     )
     lines: Any = json.loads(done.stderr)
     return lines, done.stdout
@@ -117,6 +116,31 @@ def test_truncated_file_is_noticed() -> None:
     )
     expected = [text for mark in ("a", "b", "ccc", "d") for text in (mark, "own")]
     assert [text for _, text in lines] == expected
+
+
+C = "import ctypes; c = ctypes.CDLL(None)\n"
+
+
+def test_line_of_c_is_told_at_once() -> None:
+    """A line that C code writes through stdio, which it does not flush, keeps its place."""
+    lines, _ = capture(C + "c.puts(b'first'); streams.drain(); print('second'); c.puts(b'third')")
+    assert lines == [["stdout", "first"], ["stdout", "second"], ["stdout", "third"]]
+
+
+def test_rest_of_c_is_told_at_the_end() -> None:
+    """What C code left in the buffer of its stdout is not lost, though the process never exits."""
+    assert capture(C + "c.printf(b'unfinished')") == ([["stdout", "unfinished"]], "")
+
+
+def test_released_stdout_of_c_is_real() -> None:
+    """C code that writes inside of `released()`, and no other, reaches the real stdout."""
+    lines, stdout = capture(
+        C + "c.printf(b'before')\n"
+        "with streams.released():\n"
+        "    c.printf(b'inside')\n"
+        "c.printf(b' after')"
+    )
+    assert (lines, stdout) == ([["stdout", "before after"]], "inside")
 
 
 def test_forked_child_repeats_nothing() -> None:

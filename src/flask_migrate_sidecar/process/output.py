@@ -96,6 +96,24 @@ def _open_unlinked() -> int:
     return file
 
 
+def _buffer_lines_of_c() -> Callable[[], object]:
+    """Have C's stdout written line by line, and return what writes the rest of a line.
+
+    To a file it is written 4 KiB at a time (setvbuf(3)) and at `exit()`, with which this process
+    does not end: lines would come late, twice after a fork, and the last ones never.
+    """
+    line_buffered = 1  # _IOLBF of glibc and musl
+    try:
+        import ctypes
+
+        library = ctypes.CDLL(None)
+        stream = ctypes.c_void_p.in_dll(library, "stdout")
+        library.setvbuf(stream, None, line_buffered, ctypes.c_size_t(0))
+    except (ImportError, OSError, ValueError, AttributeError):
+        return lambda: None
+    return lambda: library.fflush(stream)
+
+
 class _PythonStream(io.RawIOBase):
     """Stands behind `sys.stdout` or `sys.stderr`: what Python prints is an event at once."""
 
@@ -144,7 +162,8 @@ class Streams:
         self._draining = False
         self.released_descriptors: set[int] = set()
         self._texts: list[TextIO] = []
-        self._flush_python()
+        self._flush_c = _buffer_lines_of_c()
+        self._flush()
         self._spools: list[_Spool] = []
         try:
             self._capture()
@@ -182,8 +201,9 @@ class Streams:
             _Buffer(raw), encoding="utf-8", errors="backslashreplace", line_buffering=True
         )
 
-    def _flush_python(self) -> None:
-        """Flush what stands in `sys` now, and what stood there before the application's own."""
+    def _flush(self) -> None:
+        """Flush C's stdout, what stands in `sys` now, and what stood there before."""
+        self._flush_c()
         for stream in (sys.stdout, sys.stderr, *self._texts):
             with suppress(OSError, ValueError, AttributeError):
                 stream.flush()
@@ -220,7 +240,7 @@ class Streams:
 
     def finish(self) -> None:
         """Hand on all that is left, unfinished lines too."""
-        self._flush_python()
+        self._flush()
         for stream in self._python:
             for line in stream.lines.feed(b"", last=True):
                 self.report(stream.fileno(), line)
@@ -231,14 +251,14 @@ class Streams:
     @contextmanager
     def released(self) -> Iterator[None]:
         """Give a command the real stdout: an editor, or the application's own commands."""
-        self._flush_python()
+        self._flush()
         self.drain()
         with self._spools[0].released():
             self.released_descriptors.add(1)
             try:
                 yield
             finally:
-                self._flush_python()
+                self._flush()
                 self.released_descriptors.discard(1)
 
     def restore(self) -> None:
