@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from flask_migrate_sidecar.errors import AppError
+from flask_migrate_sidecar.process.threads import count_as_ours
 
 # Time for the import to come to an end by itself once it was told to.
 _GRACE_SECONDS = 2.0
@@ -40,7 +41,9 @@ def limit_time(
 
     before = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, seconds)
-    watch = threading.Timer(seconds + _GRACE_SECONDS, lambda: force and force(_explain(seconds)))
+    watch = count_as_ours(
+        threading.Timer(seconds + _GRACE_SECONDS, lambda: force and force(_explain(seconds)))
+    )
     watch.daemon = True
     watch.start()
     try:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from flask_migrate_sidecar.log.logger import get_logger
+from flask_migrate_sidecar.process.threads import count_as_ours
 
 from .base import LockLostError
 from .choose import Choice
@@ -37,7 +38,8 @@ class Watch:
         self._reason: LockLostError | None = None
         self._mutex = threading.Lock()
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="lock-watch", daemon=True)
+        thread = threading.Thread(target=self._run, name="lock-watch", daemon=True)
+        self._thread = count_as_ours(thread)
 
     def start(self) -> None:
         """Begin to watch; the lock is held from here on."""

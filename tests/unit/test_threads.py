@@ -1,0 +1,41 @@
+"""Threads of ours, of which user code that forks must not hear."""
+
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import os, threading, warnings
+from flask_migrate_sidecar.process.threads import start_thread
+
+warnings.simplefilter({action!r})
+hanging = threading.Event().wait
+start_thread(hanging, name="ours")
+for _ in range(2):
+    {first}
+    if os.fork() == 0:
+        os._exit(0)
+    assert os.wait()[1] == 0
+"""
+THEIRS = "threading.Thread(target=hanging, daemon=True).start()"
+
+
+def run(action: str, first: str = "pass") -> str:
+    """Fork twice beside a thread of ours; give what Python says to that."""
+    program = PROGRAM.format(action=action, first=first)
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    return done.stderr
+
+
+@pytest.mark.parametrize("action", ["always", "error"])
+def test_fork_beside_our_threads_is_not_warned_of(action: str) -> None:
+    """A program that forks, and would have one thread without us, is not told of our threads."""
+    assert run(action) == ""
+
+
+def test_fork_beside_other_threads_is_warned_of() -> None:
+    """Where the program has threads of its own, Python's warning stands, as it does without us."""
+    assert run("always", THEIRS).count("is multi-threaded") == 2 * (sys.version_info >= (3, 12))
