@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import pwd
+import random
 import select
 import shutil
 import signal
@@ -28,9 +29,13 @@ USER = "shop_owner"
 # The percent sign is what careless URL and alembic.ini handling trips over.
 PASSWORD = "s3cret%pw"
 
-START_TIMEOUT = 60.0
-STOP_TIMEOUT = 30.0
+START_TIMEOUT = 120.0
+STOP_TIMEOUT = 120.0
 POLL = 0.05
+
+# Below the ports that Linux gives to clients (ip_local_port_range): no connection of another test
+# takes a server's port while that is down.
+PORTS = range(20000, 30000)
 
 
 class MissingServerError(Exception):
@@ -68,6 +73,32 @@ def render_url(url: URL) -> str:
     )
 
 
+class PortReservation:
+    """A free port that no other test process of the machine takes, up to `close` or its own end.
+
+    The port itself stays unbound. What reserves it is a socket with its number as a name, in the
+    kernel's namespace for such names (unix(7), abstract sockets).
+    """
+
+    def __init__(self) -> None:
+        """Take one."""
+        for port in random.sample(PORTS, len(PORTS)):
+            self._socket = socket.socket(socket.AF_UNIX)
+            try:
+                self._socket.bind(f"\0sidecar-test-port-{port}")
+                socket.create_server((HOST, port)).close()
+            except OSError:
+                self._socket.close()
+            else:
+                self.port = port
+                return
+        raise RuntimeError("no port is free")
+
+    def close(self) -> None:
+        """Let others take it."""
+        self._socket.close()
+
+
 class Server(ABC):
     """One server process: started on first use, its data kept over `stop`, `kill` and `start`."""
 
@@ -77,7 +108,8 @@ class Server(ABC):
     def __init__(self) -> None:
         """Take a free port and a folder; nothing runs yet."""
         self.host = HOST
-        self.port = _free_port()
+        self._reservation = PortReservation()
+        self.port = self._reservation.port
         self.folder = Path(tempfile.mkdtemp(prefix="sidecar-test-"))
         self.log = self.folder / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -159,6 +191,7 @@ class Server(ABC):
         except subprocess.TimeoutExpired:
             self.kill()
         shutil.rmtree(self.folder)
+        self._reservation.close()
 
     def __enter__(self) -> Self:
         """Start the server."""
@@ -167,6 +200,7 @@ class Server(ABC):
         except BaseException:
             self.kill()
             shutil.rmtree(self.folder)
+            self._reservation.close()
             raise
         return self
 
