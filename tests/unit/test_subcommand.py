@@ -1,5 +1,7 @@
 """A subcommand: what it does to databases, decided from its parsed parameters."""
 
+from collections.abc import Iterator
+
 import pytest
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
@@ -11,14 +13,15 @@ from flask_migrate_sidecar.errors import UsageError
 
 
 @pytest.fixture
-def application() -> Application:
-    """Return an application with a command of its own in the group."""
+def application() -> Iterator[Application]:
+    """Return an application with a command of its own in the group that the process shares."""
     app = Flask("app")
     app.config["SQLALCHEMY_DATABASE_URI"] = "sqlite://"
     Migrate(app, SQLAlchemy(app))
     group = app.cli.commands["db"]
     group.command("clean")(lambda: None)  # type: ignore[attr-defined]
-    return Application(app, app.extensions["migrate"], group, "mounted")  # type: ignore[arg-type]
+    yield Application(app, app.extensions["migrate"], group, "mounted")  # type: ignore[arg-type]
+    del group.commands["clean"]  # type: ignore[attr-defined]
 
 
 def parse(application: Application, line: str, directory: str | None = None) -> Subcommand:
