@@ -1,5 +1,6 @@
 """Small applications for the tests of how code is brought, and how a run of them is read."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -9,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from conftest import APPS
+from sidecar_runs import Result
+
+Finished = subprocess.CompletedProcess[str] | Result
 
 HEAD = """
 import os
@@ -67,14 +71,14 @@ def write_repository(folder: Path, revision: str = REVISION) -> Path:
     return folder
 
 
-def read_log(result: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
+def read_log(result: Finished) -> list[dict[str, Any]]:
     """Read the log, every line of which must be an object."""
     events = [json.loads(line) for line in result.stderr.splitlines()]
     assert all("event" in event for event in events)
     return events
 
 
-def read_last(result: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+def read_last(result: Finished) -> dict[str, Any]:
     """Read the last line, which tells the exit code."""
     last = read_log(result)[-1]
     assert last["event"] == ("command.failed" if result.returncode else "command.finished")
@@ -82,7 +86,7 @@ def read_last(result: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     return last
 
 
-def find_events(result: subprocess.CompletedProcess[str], event: str) -> list[dict[str, Any]]:
+def find_events(result: Finished, event: str) -> list[dict[str, Any]]:
     """Give the lines of one event."""
     return [line for line in read_log(result) if line["event"] == event]
 
@@ -94,13 +98,20 @@ def cache_folder() -> Path:
 
 
 def install_packages(name: str, *requirements: str) -> Path:
-    """Install packages into a folder of their own, once; return the folder."""
+    """Install packages into a folder of their own, once; return the folder.
+
+    Whoever comes first installs, and other processes of the tests wait for it.
+    """
     folder = cache_folder() / f"{name}-py{sys.version_info.major}{sys.version_info.minor}"
-    if (folder / "complete").exists():
-        return folder
-    shutil.rmtree(folder, ignore_errors=True)
-    pip = [sys.executable, "-m", "pip", "install", "-q", "--target", str(folder)]
-    done = subprocess.run([*pip, *requirements], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    (folder / "complete").touch()
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "complete").exists():
+            shutil.rmtree(folder)
+            pip = [sys.executable, "-m", "pip", "install", "-q", "--target", str(folder)]
+            done = subprocess.run(
+                [*pip, *requirements], capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, done.stderr
+            (folder / "complete").touch()
     return folder

@@ -14,6 +14,8 @@ import pytest
 # In pytest's importlib mode no test folder is on the path; servers.py stands beside this file.
 sys.path.insert(0, str(Path(__file__).parent))
 
+from following import STARTED
+from library import close_launchers
 from servers import (
     Database,
     MariaDB,
@@ -24,12 +26,25 @@ from servers import (
     postgres15_programs,
     postgres18_programs,
 )
+from sidecar_runs import Launcher
 
 T = TypeVar("T", bound=Server)
 
 APPS = Path(__file__).parent / "apps"
-# What a shell or an outer test run has set must not steer the program under test.
-INHERITED = ("MIGRATE_", "FLASK_", "SQLALCHEMY_", "DATABASE_URL", "PG", "PYTHONWARNINGS")
+# All that a test run takes over from its shell. What else may stand there (FLASK_DEBUG, PGHOST,
+# PYTHONUNBUFFERED, NO_COLOR, LANG) steers programs, drivers or streams.
+TAKEN_OVER = (
+    *("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH"),
+    "PYTHONPATH",  # a copy of the tree that the tests are run on (tests/mutants)
+    *("CI", "PYTEST_", "COV", "SIDECAR_TEST_"),
+    # For pip, and for what the container, chart and cluster tests run.
+    *("PIP_", "SSL_CERT_", "REQUESTS_CA_", "HTTP", "http", "NO_PROXY", "no_proxy"),
+    *("DOCKER_", "BUILDKIT_", "KUBE", "HELM", "CLUSTER_", "BASE_IMAGE"),
+)
+
+# Tests of these folders build images or start clusters; the others end within the usual limit.
+SLOW_TIERS = {"container", "chart", "cluster"}
+SLOW_SECONDS = 3600
 
 
 class Run(Protocol):
@@ -41,7 +56,6 @@ class Run(Protocol):
         *,
         cwd: Path,
         env: Mapping[str, str] | None = None,
-        timeout: float = 120,
     ) -> subprocess.CompletedProcess[str]:
         """Return its exit code, stdout and stderr; a failure is the test's to judge."""
 
@@ -54,7 +68,6 @@ class RunCommand(Protocol):
         cwd: Path,
         *arguments: str,
         env: Mapping[str, str] | None = None,
-        timeout: float = 120,
     ) -> subprocess.CompletedProcess[str]:
         """Return its exit code, stdout and stderr; a failure is the test's to judge."""
 
@@ -148,13 +161,11 @@ def run() -> Run:
         *,
         cwd: Path,
         env: Mapping[str, str] | None = None,
-        timeout: float = 120,
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             command,
             cwd=cwd,
             env={**clean_environment(), **(env or {})},
-            timeout=timeout,
             check=False,
             capture_output=True,
             text=True,
@@ -165,15 +176,36 @@ def run() -> Run:
 
 
 @pytest.fixture(scope="session")
-def flask_db(run: Run) -> RunCommand:
+def flask_db(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunCommand]:
     """Return a function that runs `flask db ...` in the folder of an app."""
-    return _command(run, "flask", "db")
+    with Launcher(tmp_path_factory.mktemp("outputs"), "flask") as launcher:
+        yield lambda cwd, *arguments, env=None: launcher(cwd, "db", *arguments, env=env)
+
+
+@pytest.fixture(scope="session")
+def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
+    """Return a quick way to run `flask-migrate ...`, for what does not care how Python starts."""
+    with Launcher(tmp_path_factory.mktemp("outputs")) as launcher:
+        yield launcher
 
 
 @pytest.fixture(scope="session")
 def sidecar(run: Run) -> RunCommand:
-    """Return a function that runs `flask-migrate ...` in the folder of an app."""
-    return _command(run, "flask_migrate_sidecar")
+    """Return a function that runs `flask-migrate ...` in an interpreter of its own."""
+
+    def run_sidecar(
+        cwd: Path, *arguments: str, env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        return run([sys.executable, "-m", "flask_migrate_sidecar", *arguments], cwd=cwd, env=env)
+
+    return run_sidecar
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _leave_no_interpreter() -> Iterator[None]:
+    """End the interpreters that the library's tests share."""
+    yield
+    close_launchers()
 
 
 # What a test says where it cannot hold for what is installed, whatever the machine has.
@@ -197,25 +229,30 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 
 def clean_environment() -> dict[str, str]:
-    """Return the environment without what steers Flask, the sidecar or a database driver."""
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(INHERITED) and not name.endswith("DATABASE_URL")
-    }
+    """Return the environment that programs under test get: none of what the shell had set."""
+    return dict(os.environ)
 
 
-def _command(run: Run, *module: str) -> RunCommand:
-    def run_command(
-        cwd: Path,
-        *arguments: str,
-        env: Mapping[str, str] | None = None,
-        timeout: float = 120,
-    ) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", *module, *arguments]
-        return run(command, cwd=cwd, env=env, timeout=timeout)
+@pytest.fixture(autouse=True)
+def _leave_no_run() -> Iterator[None]:
+    """End what a test started and did not wait for, as it is when an assertion failed before."""
+    yield
+    while STARTED:
+        STARTED.pop().close()
 
-    return run_command
+
+def pytest_sessionstart() -> None:
+    """Free the test run from what its shell had set, once pytest itself has read it."""
+    for name in [*os.environ]:
+        if not name.startswith(TAKEN_OVER) and not name.endswith("_IMAGE"):
+            del os.environ[name]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give more time to what builds images, and to what counts to thirty."""
+    for item in items:
+        if item.path.parent.name in SLOW_TIERS or item.get_closest_marker("endurance"):
+            item.add_marker(pytest.mark.timeout(SLOW_SECONDS))
 
 
 def _serve(make: Callable[[], T]) -> Iterator[T]:

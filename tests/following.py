@@ -3,19 +3,16 @@
 import json
 import subprocess
 import sys
-import threading
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-from conftest import clean_environment
-
-# Seconds; a run that takes longer is killed, so that no test waits for ever.
-DEADLINE = 60.0
+from sidecar_runs import Line, Result, environment_of
 
 
 class FollowedRun:
-    """One run of `flask-migrate`, ended with the block at the latest.
+    """One run of `flask-migrate`, ended with the block, or else with the test, at the latest.
 
     Args:
         cwd: folder of the application.
@@ -23,58 +20,76 @@ class FollowedRun:
         env: variables to add.
     """
 
-    def __init__(self, cwd: Path, *arguments: str, env: Mapping[str, str]) -> None:
-        self.events: list[dict[str, Any]] = []
+    def __init__(self, cwd: Path, *arguments: str, env: Mapping[str, str] | None = None) -> None:
+        # No pipe, which would have to be emptied beside the log.
+        self._stdout = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - see `close`
         self.process = subprocess.Popen(
             [sys.executable, "-m", "flask_migrate_sidecar", *arguments],
             cwd=cwd,
-            env={**clean_environment(), **env},
+            env=environment_of(env or {}),
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
+            stdout=self._stdout,
             stderr=subprocess.PIPE,
             text=True,
+            encoding="utf-8",
         )
-        self._timer = threading.Timer(DEADLINE, self.process.kill)
+        self._lines: list[str] = []
+        self.events: list[Line] = []
+        STARTED.append(self)
 
     def __enter__(self) -> Self:
-        """Begin to count the time."""
-        self._timer.start()
+        """Return the run."""
         return self
 
     def __exit__(self, *_exception: object) -> None:
         """Leave no process behind."""
-        self._timer.cancel()
+        self.close()
+
+    def close(self) -> None:
+        """End the run at once, and leave nothing open."""
         self.process.kill()
         self.process.wait()
         assert self.process.stderr is not None
         self.process.stderr.close()
+        self._stdout.close()
 
-    def await_event(self, event: str, **fields: object) -> dict[str, Any]:
-        """Read the log up to an event with these fields, and give it."""
+    def await_event(self, *names: str, **fields: object) -> Line:
+        """Read the log up to an event of one of the names, with these fields, and give it."""
         while (found := self._read()) is not None:
-            if found["event"] == event and fields.items() <= found.items():
+            if found["event"] in names and fields.items() <= found.items():
                 return found
-        raise AssertionError(f"the run ended without {event} {fields}: {self.events[-1:]}")
+        raise AssertionError(f"the run ended without {names} {fields}: {self.events[-1:]}")
 
     def finish(self) -> int:
         """Read the log to its end, and give the exit code."""
         while self._read() is not None:
             pass
-        return self.process.wait(DEADLINE)
+        return self.process.wait()
+
+    def result(self) -> Result:
+        """Read the log to its end, and give all that the run left."""
+        code = self.finish()
+        self._stdout.seek(0)
+        return Result(code, self._stdout.read(), "".join(self._lines))
 
     @property
-    def last(self) -> dict[str, Any]:
+    def last(self) -> Line:
         """The last line that was read."""
         return self.events[-1]
 
-    def named(self, event: str) -> list[dict[str, Any]]:
+    def named(self, event: str) -> list[Line]:
         """Give the events of one name that were read."""
         return [found for found in self.events if found["event"] == event]
 
-    def _read(self) -> dict[str, Any] | None:
+    def _read(self) -> Line | None:
         assert self.process.stderr is not None
         line = self.process.stderr.readline()
         if not line:
             return None
+        self._lines.append(line)
         self.events.append(json.loads(line))
         return self.events[-1]
+
+
+# What tests have started; conftest.py ends each when its test is over.
+STARTED: list[FollowedRun] = []

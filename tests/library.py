@@ -1,10 +1,9 @@
 """What the library's tests share: small applications, and ways to run `flask db`."""
 
-import json
-import os
-import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from sqlalchemy import NullPool, create_engine, inspect, text
 
 import old_environments as old
 from flask_migrate import Migrate
+from sidecar_runs import Launcher
 
 # The body of an app.py; HERE is its folder. The database object and Migrate follow.
 HEAD = """
@@ -46,28 +46,6 @@ migrate = Migrate(app, db)
 class Account(db.Model):
     __bind_key__ = "users"
     id = db.Column(db.Integer, primary_key=True)
-"""
-
-# Runs `flask` once for each list of arguments, as `python -m flask` would, in a process of its own
-# that is forked from one which has the big packages imported: a tenth of the time.
-RUNNER = """
-import json, os, runpy, sys, tempfile
-import flask.cli, flask_sqlalchemy, sqlite3, sqlalchemy.dialects.sqlite
-
-results = []
-for arguments in json.loads(sys.argv[1]):
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        child = os.fork()
-        if child == 0:
-            os.dup2(out.fileno(), 1)
-            os.dup2(err.fileno(), 2)
-            sys.argv = ["flask", *arguments]
-            runpy.run_module("flask", run_name="__main__", alter_sys=True)
-            sys.exit(0)
-        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        out.seek(0), err.seek(0)
-        results.append([code, out.read().decode(), err.read().decode()])
-json.dump(results, sys.stdout)
 """
 
 
@@ -115,28 +93,41 @@ def flask(
         python: the interpreter, by default the tests' own.
     """
     lists = [c.split() if isinstance(c, str) else [*map(str, c)] for c in commands]
-    done = subprocess.run(
-        [python, "-W", warnings, "-c", RUNNER, json.dumps(lists)],
-        cwd=cwd,
-        env={**clean_environment(), **(env or {})},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    pairs = zip(lists, json.loads(done.stdout), strict=True)
-    results = [Result(tuple(arguments), *values) for arguments, values in pairs]
+    with _launcher(str(python), warnings) as launch:
+        done = [launch(cwd, *arguments, env=env) for arguments in lists]
+    results = [
+        Result(tuple(arguments), one.returncode, one.stdout, one.stderr)
+        for arguments, one in zip(lists, done, strict=True)
+    ]
     for result in results[: len(results) - fail]:
         assert result.returncode == 0, result
     assert not fail or results[-1].returncode != 0, results[-1]
     return results
 
 
-def clean_environment() -> dict[str, str]:
-    """Return the environment without what steers Flask or Python's warnings."""
-    prefixes = ("FLASK_", "SQLALCHEMY_", "PYTHONWARNINGS", "DATABASE_URL", "ALEMBIC_")
-    return {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
+_launchers: dict[str, Launcher] = {}
+_folders = ExitStack()
+
+
+@contextmanager
+def _launcher(python: str, warnings: str) -> Iterator[Launcher]:
+    """Start an interpreter for `flask`; the tests' own stays for the next call."""
+    if python == sys.executable and warnings in _launchers:
+        yield _launchers[warnings]
+        return
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        launcher = stack.enter_context(Launcher(folder, "flask", (python, "-W", warnings)))
+        if python == sys.executable:
+            _launchers[warnings] = launcher
+            _folders.push(stack.pop_all())
+        yield launcher
+
+
+def close_launchers() -> None:
+    """End the interpreters that were kept."""
+    _launchers.clear()
+    _folders.close()
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,14 @@
 """An application whose revisions count how often they ran, and many replicas that race for it."""
 
-import json
-import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import NullPool, create_engine, text
+
+from following import FollowedRun
 
 TEMPLATE = Path(__file__).parents[1] / "templates" / "flask"
 
@@ -38,6 +36,7 @@ _REVISION = """\
 \"\"\"{message}\"\"\"
 
 import time
+from pathlib import Path
 
 import sqlalchemy as sa
 from alembic import op
@@ -55,6 +54,11 @@ def downgrade():
     op.execute("INSERT INTO ran (revision, direction) VALUES ('{revision}', 'down')")
 """
 
+# Runs until the test lets it go on.
+GATED = """\
+    while not Path(__file__).with_suffix(".go").exists():
+        time.sleep(0.01)
+"""
 CREATE = '    op.create_table("ran", sa.Column("revision", sa.String(20)), '
 CREATE += 'sa.Column("direction", sa.String(20)))'
 
@@ -92,40 +96,37 @@ class Replica:
         return [e for e in self.events if e["event"] == event]
 
 
-def start(
-    folder: Path, arguments: Sequence[str], env: Mapping[str, str]
-) -> "subprocess.Popen[str]":
+def let_go_on(folder: Path, *revisions: str) -> None:
+    """Let gated revisions of an application end, those that wait and those still to come."""
+    for revision in revisions:
+        (folder / "migrations" / "versions" / f"{revision}.go").touch()
+
+
+def start(folder: Path, arguments: Sequence[str], env: Mapping[str, str]) -> FollowedRun:
     """Start one sidecar."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "flask_migrate_sidecar", *arguments],
-        cwd=folder,
-        env={**os.environ, **env},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        stdin=subprocess.DEVNULL,
-        text=True,
-    )
+    return FollowedRun(folder, *arguments, env=env)
 
 
-def await_event(process: "subprocess.Popen[str]", event: str) -> dict[str, Any]:
-    """Read the log of a sidecar up to an event, and give it."""
-    assert process.stderr is not None
-    for line in process.stderr:
-        found: dict[str, Any] = json.loads(line)
-        if found["event"] == event:
-            return found
-    raise AssertionError(f"the sidecar ended without {event}")
-
-
-def finish(process: "subprocess.Popen[str]", timeout: float = 120) -> Replica:
+def finish(process: FollowedRun) -> Replica:
     """Wait for one sidecar and read its log."""
-    _, log = process.communicate(timeout=timeout)
-    return Replica(process.returncode, [json.loads(line) for line in log.splitlines()])
+    return Replica(process.finish(), process.events)
 
 
 def race(folder: Path, environments: Iterable[Mapping[str, str]], *arguments: str) -> list[Replica]:
     """Run one sidecar for each environment, all at once."""
     processes = [start(folder, arguments or ("db", "upgrade"), env) for env in environments]
+    return [finish(process) for process in processes]
+
+
+def race_to_the_gate(folder: Path, environments: Iterable[Mapping[str, str]]) -> list[Replica]:
+    """Run one upgrade for each environment; the second revision is gated until all have come.
+
+    While it is, a replica gets the lock or waits for it: none is late, however busy the machine.
+    """
+    processes = [start(folder, ("db", "upgrade"), env) for env in environments]
+    for process in processes:
+        process.await_event("lock.acquired", "lock.waiting")
+    let_go_on(folder, "r2")
     return [finish(process) for process in processes]
 
 

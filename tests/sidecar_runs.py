@@ -3,25 +3,28 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 Line = dict[str, Any]
+T = TypeVar("T")
 
 RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 LEVELS = {"debug", "info", "warning", "error", "critical"}
 
-# Forks a process for each request, as `python -m flask_migrate_sidecar` would be, but with the big
-# packages imported already: a fifth of the time.
+# Forks a process for each request, as `python -m MODULE` would be, but with the big packages
+# imported already: a fifth of the time.
 SERVER = """
-import json, os, runpy, sys
-import alembic.autogenerate, alembic.command, flask.cli, flask_sqlalchemy, sqlite3
-import sqlalchemy.dialects.sqlite, structlog
+import contextlib, importlib, json, os, runpy, sys
 
+for name in sys.argv[1:]:
+    with contextlib.suppress(ImportError):
+        importlib.import_module(name)
 for line in sys.stdin:
     request = json.loads(line)
     child = os.fork()
@@ -33,21 +36,28 @@ for line in sys.stdin:
         os.chdir(request["cwd"])
         os.environ.clear()
         os.environ.update(request["env"])
-        sys.path.insert(0, request["cwd"])
-        sys.argv = ["flask-migrate", *request["arguments"]]
-        runpy.run_module("flask_migrate_sidecar", run_name="__main__", alter_sys=True)
+        sys.path[0] = request["cwd"]
+        sys.argv = [request["module"], *request["arguments"]]
+        sys.orig_argv = [sys.executable, "-m", *sys.argv]
+        runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
+        sys.exit()
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     print(code, flush=True)
 """
+# What is big and belongs to others; ours is imported anew by each run.
+IMPORTS = (
+    *("alembic.autogenerate", "alembic.command", "flask.cli", "flask_sqlalchemy", "sqlite3"),
+    *("psycopg", "pymysql", "sqlalchemy.dialects.mysql", "sqlalchemy.dialects.postgresql"),
+    *("sqlalchemy.dialects.sqlite", "structlog"),
+)
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(subprocess.CompletedProcess[str]):
     """What one run left."""
 
-    returncode: int
-    stdout: str
-    stderr: str
+    def __init__(self, returncode: int, stdout: str, stderr: str) -> None:
+        """Keep it."""
+        super().__init__([], returncode, stdout, stderr)
 
     @property
     def log(self) -> list[Line]:
@@ -61,17 +71,27 @@ class Result:
 
 
 class Launcher:
-    """A process that forks a run for each request."""
+    """A process that forks a run for each request.
 
-    def __init__(self, folder: Path, environment: Callable[[], dict[str, str]]) -> None:
+    Args:
+        folder: for the outputs of a run.
+        module: what to run.
+        python: the interpreter and its options.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        module: str = "flask_migrate_sidecar",
+        python: Sequence[str] = (sys.executable,),
+    ) -> None:
         self._outputs = [str(folder / "stdout"), str(folder / "stderr")]
-        self._environment = environment
-        self._server = subprocess.Popen(
-            [sys.executable, "-c", SERVER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        self._module = module
+        self._command = [*python, "-c", SERVER, *IMPORTS]
+        self._server = self._start()
 
     def __call__(self, cwd: Path, *arguments: str, env: Mapping[str, str] | None = None) -> Result:
-        """Run `flask-migrate` in a folder.
+        """Run the module in a folder.
 
         Args:
             cwd: folder of the application.
@@ -79,18 +99,47 @@ class Launcher:
             env: variables to add.
         """
         request = {
+            "module": self._module,
             "cwd": str(cwd),
             "arguments": arguments,
-            "env": {**self._environment(), **(env or {})},
+            "env": environment_of(env or {}),
             "outputs": self._outputs,
         }
+        try:
+            code = self._ask(request)
+        except BaseException:
+            # A test that was given up must not leave its answer to the next one.
+            self._stop()
+            self._server = self._start()
+            raise
+        texts = (Path(path).read_text(encoding="utf-8") for path in self._outputs)
+        return Result(code, *texts)
+
+    def _ask(self, request: Mapping[str, object]) -> int:
+        """Have a run made, and give its exit code."""
         assert self._server.stdin is not None
         assert self._server.stdout is not None
         self._server.stdin.write(json.dumps(request) + "\n")
         self._server.stdin.flush()
-        code = int(self._server.stdout.readline())
-        texts = (Path(path).read_text(encoding="utf-8") for path in self._outputs)
-        return Result(code, *texts)
+        return int(self._server.stdout.readline())
+
+    def _start(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def _stop(self) -> None:
+        # With what it has forked.
+        os.killpg(self._server.pid, signal.SIGKILL)
+        self._server.wait()
+        for stream in (self._server.stdin, self._server.stdout):
+            with suppress(BrokenPipeError):
+                if stream is not None:
+                    stream.close()
 
     def __enter__(self) -> Self:
         """Return the launcher."""
@@ -98,10 +147,7 @@ class Launcher:
 
     def __exit__(self, *_exception: object) -> None:
         """End the process."""
-        for stream in (self._server.stdin, self._server.stdout):
-            if stream is not None:
-                stream.close()
-        self._server.wait()
+        self._stop()
 
 
 def read_log(text: str) -> list[Line]:
@@ -131,26 +177,21 @@ def events(log: list[Line], name: str) -> list[Line]:
     return [line for line in log if line["event"] == name]
 
 
-def start(
-    cwd: Path, *arguments: str, env: Mapping[str, str], stderr: int = subprocess.PIPE
-) -> subprocess.Popen[str]:
-    """Start `flask-migrate` and do not wait for its end.
+def patiently(run: Callable[[float], T], was_enough: Callable[[T], bool], least: float = 1) -> T:
+    """Run with a time limit, and with a longer one where a busy machine did not get far enough.
+
+    For claims about what happens at a limit once something else has come before it.
 
     Args:
-        cwd: folder of the application.
-        *arguments: the command line.
-        env: the whole environment.
-        stderr: descriptor for the log, a pipe by default.
+        run: takes the limit, in seconds.
+        was_enough: tells whether what has to come first did.
+        least: the first limit.
     """
-    return subprocess.Popen(
-        [sys.executable, "-m", "flask_migrate_sidecar", *arguments],
-        cwd=cwd,
-        env=dict(env),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=stderr,
-        text=True,
-    )
+    for limit in (least, 4 * least, 16 * least, 64 * least):
+        result = run(limit)
+        if was_enough(result):
+            break
+    return result
 
 
 def prepend(path: Path, text: str) -> None:
@@ -170,5 +211,5 @@ def revision_file(app: Path, revision: str) -> Path:
 
 
 def environment_of(names: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of the tests with variables added."""
+    """Return the environment that programs under test get, with variables added."""
     return {**os.environ, **names}

@@ -62,7 +62,7 @@ def test_same_schema_as_with_the_app(
     create_database_url: Callable[[], str],
     copy_app: Callable[[str], Path],
     tmp_path: Path,
-    sidecar: "RunCommand",
+    launch: "RunCommand",
 ) -> None:
     """An upgrade without the app ends in the very schema that one with it makes, and goes back."""
     variables = VARIABLES[name]
@@ -70,16 +70,16 @@ def test_same_schema_as_with_the_app(
     alone = {variable: create_database_url() for variable in variables.values()}
     folder = copy_repository(name, tmp_path / "alone")
 
-    done = sidecar(copy_app(name), "db", "upgrade", env=with_app)
+    done = launch(copy_app(name), "db", "upgrade", env=with_app)
     assert done.returncode == 0, done.stderr
-    result = sidecar(folder, "db", "upgrade", env=alone)
+    result = launch(folder, "db", "upgrade", env=alone)
 
     assert result.returncode == 0, result.stderr
     assert find_events(result, "app.loaded")[0]["source"] == "migrations-only"
     for theirs, ours in variables.items():
         assert describe_schema(with_app[theirs]) == describe_schema(alone[ours])
         assert len(describe_schema(alone[ours])) > 1
-    assert sidecar(folder, "db", "downgrade", "base", env=alone).returncode == 0
+    assert launch(folder, "db", "downgrade", "base", env=alone).returncode == 0
     assert [*describe_schema(next(iter(alone.values())))] == ["alembic_version"]
 
 
@@ -90,40 +90,40 @@ def test_same_schema_as_with_the_app(
         *("status", "wait head", "wait database"),
     ],
 )
-def test_commands_that_need_no_models(command: str, tmp_path: Path, sidecar: "RunCommand") -> None:
+def test_commands_that_need_no_models(command: str, tmp_path: Path, launch: "RunCommand") -> None:
     """Whatever compares nothing runs without the application."""
     folder = copy_repository("legacy", tmp_path)
     env = {"DATABASE_URL": f"sqlite:///{tmp_path}/x.db", "MIGRATE_HEAD_TIMEOUT": "0"}
-    result = sidecar(folder, *command.split(), env=env)
+    result = launch(folder, *command.split(), env=env)
     assert result.returncode == (10 if command == "wait head" else 0), result.stderr
 
 
-def test_sql_is_printed_without_a_server(tmp_path: Path, sidecar: "RunCommand") -> None:
+def test_sql_is_printed_without_a_server(tmp_path: Path, launch: "RunCommand") -> None:
     """`--sql` needs the URL for its dialect alone: nothing connects, nothing is waited for."""
     folder = copy_repository("legacy", tmp_path)
     env = {"MIGRATE_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing"}
-    result = sidecar(folder, "db", "upgrade", "--sql", env=env)
+    result = launch(folder, "db", "upgrade", "--sql", env=env)
     assert read_last(result)["exit_code"] == 0
     assert "CREATE TABLE" in result.stdout
 
 
 @pytest.mark.parametrize("command", [["migrate"], ["check"], ["revision", "--autogenerate"]])
-def test_comparing_is_refused(command: list[str], tmp_path: Path, sidecar: "RunCommand") -> None:
+def test_comparing_is_refused(command: list[str], tmp_path: Path, launch: "RunCommand") -> None:
     """Against no models every table would be dropped: 3, before anything is written."""
     folder = copy_repository("shop", tmp_path)
     before = sorted(folder.rglob("*"))
     env = {"DATABASE_URL": f"sqlite:///{tmp_path}/x.db"}
-    last = read_last(sidecar(folder, "db", *command, env=env))
+    last = read_last(launch(folder, "db", *command, env=env))
     assert last["exit_code"] == 3
     assert "no models" in last["error"]["message"]
     assert sorted(folder.rglob("*")) == before
 
 
-def test_revision_without_comparing_is_written(tmp_path: Path, sidecar: "RunCommand") -> None:
+def test_revision_without_comparing_is_written(tmp_path: Path, launch: "RunCommand") -> None:
     """An empty revision needs no models."""
     folder = copy_repository("shop", tmp_path)
     env = {"DATABASE_URL": f"sqlite:///{tmp_path}/x.db"}
-    assert sidecar(folder, "db", "revision", "-m", "more", env=env).returncode == 0
+    assert launch(folder, "db", "revision", "-m", "more", env=env).returncode == 0
     assert list(folder.rglob("*_more.py"))
 
 
@@ -145,31 +145,31 @@ def test_says_what_is_missing(
     settings: dict[str, str],
     said: list[str],
     tmp_path: Path,
-    sidecar: "RunCommand",
+    launch: "RunCommand",
 ) -> None:
     """Without an application, a repository or a URL the run ends with 3 and names what to give."""
     if files:
         write_repository(tmp_path / "migrations")
-    last = read_last(sidecar(tmp_path, "db", "upgrade", env=settings))
+    last = read_last(launch(tmp_path, "db", "upgrade", env=settings))
     assert last["exit_code"] == 3
     assert all(text in last["error"]["message"] for text in said), last
     assert last["hint"]
 
 
-def test_a_broken_app_is_no_reason_to_do_without(tmp_path: Path, sidecar: "RunCommand") -> None:
+def test_a_broken_app_is_no_reason_to_do_without(tmp_path: Path, launch: "RunCommand") -> None:
     """An application that fails is 4 with the way out in the hint; never a silent fall back."""
     app = write_app(tmp_path / "app", "import not_installed_here")
     env = {"DATABASE_URL": f"sqlite:///{tmp_path}/x.db"}
-    last = read_last(sidecar(app, "db", "upgrade", env=env))
+    last = read_last(launch(app, "db", "upgrade", env=env))
     assert last["exit_code"] == 4
     assert "--app none" in last["hint"]
-    result = sidecar(app, "--app", "none", "db", "upgrade", env=env)
+    result = launch(app, "--app", "none", "db", "upgrade", env=env)
     assert read_last(result)["applied"] == ["a1"]
 
 
 @pytest.mark.parametrize("missing", ["users", "audit"])
 def test_each_database_of_the_revisions_needs_a_url(
-    missing: str, tmp_path: Path, sidecar: "RunCommand"
+    missing: str, tmp_path: Path, launch: "RunCommand"
 ) -> None:
     """With the main database alone, the others would be left behind without a word."""
     folder = copy_repository("multidb", tmp_path)
@@ -179,13 +179,13 @@ def test_each_database_of_the_revisions_needs_a_url(
         if name != missing
     ]
     env = {"DATABASE_URL": f"sqlite:///{tmp_path}/x.db"}
-    last = read_last(sidecar(folder, *flags, "db", "upgrade", env=env))
+    last = read_last(launch(folder, *flags, "db", "upgrade", env=env))
     assert last["exit_code"] == 3
     assert f"--bind-url {missing}=" in last["hint"]
     assert not list(tmp_path.glob("*.db"))
 
 
-def test_binds_in_the_variables_of_flask(tmp_path: Path, sidecar: "RunCommand") -> None:
+def test_binds_in_the_variables_of_flask(tmp_path: Path, launch: "RunCommand") -> None:
     """What `from_prefixed_env` reads is the configuration, the databases included."""
     folder = copy_repository("multidb", tmp_path)
     env = {
@@ -194,7 +194,7 @@ def test_binds_in_the_variables_of_flask(tmp_path: Path, sidecar: "RunCommand") 
         "FLASK_SQLALCHEMY_BINDS__audit": f'{{"url": "sqlite:///{tmp_path}/audit.db"}}',
         "MIGRATE_APP": "none",
     }
-    assert read_last(sidecar(folder, "db", "upgrade", env=env))["exit_code"] == 0
+    assert read_last(launch(folder, "db", "upgrade", env=env))["exit_code"] == 0
     assert {path.name for path in tmp_path.glob("*.db")} == {"x.db", "users.db", "audit.db"}
 
 
@@ -205,14 +205,14 @@ READS = """    from flask import current_app
 READING = REVISION.replace("def upgrade():\n", f"def upgrade():\n{READS}")
 
 
-def test_configuration_comes_from_the_environment(tmp_path: Path, sidecar: "RunCommand") -> None:
+def test_configuration_comes_from_the_environment(tmp_path: Path, launch: "RunCommand") -> None:
     """Revisions that read `current_app.config` find what FLASK_* variables say, JSON included."""
     write_repository(tmp_path / "migrations", READING)
     env = {"DATABASE_URL": f"sqlite:///{tmp_path}/x.db", "FLASK_TENANT": '{"name": "blue"}'}
-    assert read_last(sidecar(tmp_path, "db", "upgrade", env=env))["applied"] == ["a1"]
+    assert read_last(launch(tmp_path, "db", "upgrade", env=env))["applied"] == ["a1"]
     dotenv = {"DATABASE_URL": f"sqlite:///{tmp_path}/y.db"}
     (tmp_path / ".env").write_text("FLASK_TENANT__name=blue\n")
-    assert read_last(sidecar(tmp_path, "db", "upgrade", env=dotenv))["applied"] == ["a1"]
+    assert read_last(launch(tmp_path, "db", "upgrade", env=dotenv))["applied"] == ["a1"]
 
 
 @pytest.mark.parametrize(
@@ -224,12 +224,12 @@ def test_configuration_comes_from_the_environment(tmp_path: Path, sidecar: "RunC
     ids=["body", "module"],
 )
 def test_missing_configuration_is_named(
-    revision: str, tmp_path: Path, sidecar: "RunCommand"
+    revision: str, tmp_path: Path, launch: "RunCommand"
 ) -> None:
     """A key that no variable gives is 8, with the file, the key, and how to give it."""
     write_repository(tmp_path / "migrations", revision)
     env = {"DATABASE_URL": f"sqlite:///{tmp_path}/x.db"}
-    last = read_last(sidecar(tmp_path, "db", "upgrade", env=env))
+    last = read_last(launch(tmp_path, "db", "upgrade", env=env))
     assert last["exit_code"] == 8
     assert "'TENANT'" in last["error"]["message"]
     assert "a1_thing.py" in last["error"]["message"]
@@ -246,12 +246,12 @@ def test_missing_configuration_is_named(
 )
 @pytest.mark.parametrize("command", ["upgrade", "history"])
 def test_revision_that_imports_the_app(
-    revision: str, command: str, tmp_path: Path, sidecar: "RunCommand"
+    revision: str, command: str, tmp_path: Path, launch: "RunCommand"
 ) -> None:
     """Where a revision imports the app's code: 4, naming module, file and the ways to bring it."""
     write_repository(tmp_path / "migrations", revision)
     env = {"DATABASE_URL": f"sqlite:///{tmp_path}/x.db"}
-    result = sidecar(tmp_path, "db", command, env=env)
+    result = launch(tmp_path, "db", command, env=env)
     if command == "history" and revision.startswith("\n"):
         assert result.returncode == 0  # the body does not run
         return
@@ -262,17 +262,17 @@ def test_revision_that_imports_the_app(
     assert all(way in last["hint"] for way in ("--app-dir", "--site-packages", "image"))
 
 
-def test_env_py_that_imports_the_app(tmp_path: Path, sidecar: "RunCommand") -> None:
+def test_env_py_that_imports_the_app(tmp_path: Path, launch: "RunCommand") -> None:
     """So with `env.py`."""
     env_py = write_repository(tmp_path / "migrations") / "env.py"
     env_py.write_text("import shop.models\n" + env_py.read_text())
     env = {"DATABASE_URL": f"sqlite:///{tmp_path}/x.db"}
-    last = read_last(sidecar(tmp_path, "db", "upgrade", env=env))
+    last = read_last(launch(tmp_path, "db", "upgrade", env=env))
     assert last["exit_code"] == 4
     assert "env.py" in last["hint"]
 
 
-def test_repository_named_behind_the_subcommand(tmp_path: Path, sidecar: "RunCommand") -> None:
+def test_repository_named_behind_the_subcommand(tmp_path: Path, launch: "RunCommand") -> None:
     """`-d`, `--directory` and the variable each find a repository that has another name."""
     write_repository(tmp_path / "elsewhere")
     for number, (before, behind, variable) in enumerate(
@@ -284,25 +284,23 @@ def test_repository_named_behind_the_subcommand(tmp_path: Path, sidecar: "RunCom
         ]
     ):
         env = {"DATABASE_URL": f"sqlite:///{tmp_path}/{number}.db", **variable}
-        result = sidecar(tmp_path, *before, "db", "upgrade", *behind, env=env)
+        result = launch(tmp_path, *before, "db", "upgrade", *behind, env=env)
         assert read_last(result)["exit_code"] == 0
 
 
-def test_relative_sqlite_file_is_where_the_app_has_it(
-    tmp_path: Path, sidecar: "RunCommand"
-) -> None:
+def test_relative_sqlite_file_is_where_the_app_has_it(tmp_path: Path, launch: "RunCommand") -> None:
     """A relative file lies in `instance`, as with Flask-SQLAlchemy in the application."""
     app = write_app(tmp_path / "app")
     env = {"DATABASE_URL": "sqlite:///main.db"}
-    assert read_last(sidecar(app, "db", "upgrade", env=env))["applied"] == ["a1"]
-    last = read_last(sidecar(app, "--app=none", "db", "upgrade", env=env))
+    assert read_last(launch(app, "db", "upgrade", env=env))["applied"] == ["a1"]
+    last = read_last(launch(app, "--app=none", "db", "upgrade", env=env))
     assert (last["exit_code"], last["applied"]) == (0, [])
     assert [path.relative_to(app) for path in app.rglob("main.db")] == [Path("instance/main.db")]
 
 
 @pytest.mark.endurance
 @pytest.mark.parametrize("version", ["3.1.0", "4.0.7", "4.1.0"])
-def test_with_upstream_flask_migrate(version: str, tmp_path: Path, sidecar: "RunCommand") -> None:
+def test_with_upstream_flask_migrate(version: str, tmp_path: Path, launch: "RunCommand") -> None:
     """The mode uses only what upstream Flask-Migrate offers too."""
     packages = install_packages(f"upstream-{version}", f"flask-migrate=={version}")
     folder = copy_repository("shop", tmp_path)
@@ -311,4 +309,4 @@ def test_with_upstream_flask_migrate(version: str, tmp_path: Path, sidecar: "Run
         "MIGRATE_SITE_PACKAGES": str(packages),
     }
     for command, code in {"upgrade": 0, "current": 0, "migrate": 3, "downgrade": 0}.items():
-        assert sidecar(folder, "db", command, env=env).returncode == code
+        assert launch(folder, "db", command, env=env).returncode == code

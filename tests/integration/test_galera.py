@@ -1,7 +1,7 @@
 """A node of a Galera cluster: GET_LOCK reaches that node only, so the lock is the lease table."""
 
-import socket
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -10,21 +10,14 @@ from sqlalchemy import NullPool, create_engine, inspect
 from flask_migrate_sidecar.lock.lease import LEASE_TABLE
 from following import FollowedRun
 from racing import write_app
-from servers import HOST, MariaDB, MissingServerError
+from servers import HOST, MariaDB, MissingServerError, PortReservation
 
 PROVIDER = Path("/usr/lib/galera/libgalera_smm.so")
 QUICK = "    pass"
 
 
-def find_port() -> int:
-    """Give a port that is free."""
-    with socket.create_server((HOST, 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
-def make_node() -> MariaDB:
+def make_node(port: int, receiving_port: int) -> MariaDB:
     """Make the first node of a cluster; nothing runs yet."""
-    port = find_port()
     return MariaDB(
         {
             "wsrep-on": "ON",
@@ -33,7 +26,7 @@ def make_node() -> MariaDB:
             "wsrep-node-address": HOST,
             "wsrep-provider-options": (
                 f"base_port={port};gmcast.listen_addr=tcp://{HOST}:{port};"
-                f"ist.recv_addr={HOST}:{find_port()}"
+                f"ist.recv_addr={HOST}:{receiving_port}"
             ),
             "binlog-format": "ROW",
             "innodb-autoinc-lock-mode": "2",
@@ -46,12 +39,13 @@ def galera() -> Iterator[MariaDB]:
     """Run the only node of a cluster."""
     if not PROVIDER.exists():
         pytest.skip("no Galera: install the Debian package galera-4")
-    try:
-        node = make_node()
-    except MissingServerError as error:
-        pytest.skip(str(error))
-    with node:
-        yield node
+    with closing(PortReservation()) as first, closing(PortReservation()) as second:
+        try:
+            node = make_node(first.port, second.port)
+        except MissingServerError as error:
+            pytest.skip(str(error))
+        with node:
+            yield node
 
 
 @pytest.fixture

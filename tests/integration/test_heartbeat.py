@@ -35,14 +35,12 @@ def test_blocker_is_named_with_each_driver(
         assert first.finish() == 0, first.last
 
     engine = create_engine(render_url(location), poolclass=NullPool)
-    with (
-        engine.connect() as other,
-        FollowedRun(app, "--heartbeat", "1", "db", "upgrade", env=env) as run,
-    ):
+    with engine.connect() as other:
         other.execute(text("INSERT INTO ran (revision) VALUES ('other')"))
-        running = run.await_event("migration.running")
-        other.rollback()
-        assert run.finish() == 0, run.last
+        with FollowedRun(app, "--heartbeat", "1", "db", "upgrade", env=env) as run:
+            running = run.await_event("migration.running")
+            other.rollback()
+            assert run.finish() == 0, run.last
 
     assert running["revision"] == "r2"
     assert "lock" in running["waits_for"].lower()

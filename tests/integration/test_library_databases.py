@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from library import HEAD, clean_environment, flask, tables_of, versions_of, write_app
+from conftest import clean_environment
+from library import HEAD, flask, tables_of, versions_of, write_app
 
 LITE_START = """
 from pathlib import Path

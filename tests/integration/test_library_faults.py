@@ -11,12 +11,12 @@ from alembic.util import CommandError
 
 import flask_migrate
 import old_environments as old
+from conftest import clean_environment
 from flask_migrate.cli import db as group
 from flask_migrate.config import parse_version
 from library import (
     MULTIDB,
     SINGLE,
-    clean_environment,
     flask,
     make_project,
     query,

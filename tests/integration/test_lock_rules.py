@@ -28,12 +28,22 @@ BLOCKED = '    print("begun")\n    open(os.environ["FIFO"]).close()'
 
 @contextmanager
 def held(
-    url: str, *, kind: str = "auto", table: str = "alembic_version", lease: float = 30
+    url: str,
+    *,
+    kind: str = "auto",
+    table: str = "alembic_version",
+    lease: float = 30,
+    connect_timeout: float = 30,
 ) -> Iterator[Guard]:
     """Hold the lock of a database after a single try."""
     target = LockTarget(Database("default", make_url(url)), None, table)
     with hold_locks(
-        [target], kind=kind, timeout=0, connect_timeout=0.2, heartbeat=30, lease=lease
+        [target],
+        kind=kind,
+        timeout=0,
+        connect_timeout=connect_timeout,
+        heartbeat=30,
+        lease=lease,
     ) as guard:
         yield guard
 
@@ -52,7 +62,7 @@ def test_several_locks_have_one_order(
         assert run.finish() == 0, run.last
         first, second = [urls[line["database"]] for line in run.named("lock.acquired")]
 
-    options = ("--lock-timeout", "10s")
+    options = ("--lock-timeout", "60s")
     one = FollowedRun(app, *options, *STAMP, env={"DATABASE_URL": first, "SECOND_URL": second})
     other = FollowedRun(app, *options, *STAMP, env={"DATABASE_URL": second, "SECOND_URL": first})
     with one, other:
@@ -209,9 +219,11 @@ def test_lease_outlives_a_migration_that_keeps_the_file_locked(tmp_path: Path) -
     """SQLite lets nobody renew a lease while a migration writes, and nobody take it either."""
     url = f"sqlite:///{tmp_path}/x.db"
     engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
-    with held(url, kind="table", lease=1) as guard, engine.connect() as migration:
+    # A renewal that gives up soon, several times while the lease lasts.
+    holding = held(url, kind="table", lease=3, connect_timeout=0.2)
+    with holding as guard, engine.connect() as migration:
         migration.exec_driver_sql("BEGIN EXCLUSIVE")
-        assert not guard.lost.wait(3)
+        assert not guard.lost.wait(5)
         migration.exec_driver_sql("COMMIT")
         guard.verify()
         with pytest.raises(LockedError), held(url, kind="table"):
@@ -229,7 +241,7 @@ def test_holder_has_our_name_whatever_the_url_says(driver: str, postgres: Postgr
     url = render_url(make_url(database.url(driver)).update_query_dict(query))
     target = LockTarget(Database("default", make_url(url)), None, "alembic_version")
     with held(url):
-        _held, holder = read_holder(target, kind="auto", connect_timeout=5)
+        _held, holder = read_holder(target, kind="auto", connect_timeout=30)
     assert holder
     assert str(holder.application).endswith(f":{os.getpid()}")
     postgres.drop_database(database.name)

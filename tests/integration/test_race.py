@@ -6,10 +6,19 @@ from pathlib import Path
 import pytest
 from sqlalchemy import NullPool, create_engine, make_url, text
 
-from racing import Replica, await_event, finish, race, read_runs, start, write_app
+from racing import (
+    GATED,
+    Replica,
+    finish,
+    let_go_on,
+    race,
+    race_to_the_gate,
+    read_runs,
+    start,
+    write_app,
+)
 from servers import MariaDB, PgBouncer, Postgres, Server, render_url
 
-SLOW = "    time.sleep(3)"
 QUICK = "    pass"
 ONCE = [("r1", "up"), ("r2", "up"), ("r3", "up")]
 MANY = [
@@ -31,8 +40,8 @@ CONCURRENTLY = """\
 
 @pytest.fixture
 def app(tmp_path: Path) -> Path:
-    """Write an application whose second revision takes three seconds."""
-    return write_app(tmp_path / "app", [SLOW, QUICK])
+    """Write an application whose second revision takes until the test lets it go on."""
+    return write_app(tmp_path / "app", [GATED, QUICK])
 
 
 def assert_all_well(replicas: list[Replica], url: str) -> None:
@@ -47,7 +56,7 @@ def assert_all_well(replicas: list[Replica], url: str) -> None:
 @pytest.mark.parametrize("count", MANY)
 def test_replicas_share_one_upgrade(app: Path, database_url: str, count: int) -> None:
     """Of several replicas one migrates; the others wait, find the work done and end with 0."""
-    replicas = race(app, [{"DATABASE_URL": database_url}] * count)
+    replicas = race_to_the_gate(app, [{"DATABASE_URL": database_url}] * count)
     assert_all_well(replicas, database_url)
 
 
@@ -59,7 +68,7 @@ def test_lease_lets_one_migrate(
     """The lease table locks as well, and `check` does not see it afterwards."""
     url = create_database_url()
     env = {"DATABASE_URL": url, "MIGRATE_LOCK": "table"}
-    assert_all_well(race(app, [env] * count), url)
+    assert_all_well(race_to_the_gate(app, [env] * count), url)
     [check] = race(app, [env], "db", "check")
     # The table that the revisions made has no model here, so something is found: that alone.
     assert check.code == 10
@@ -76,7 +85,7 @@ def test_pooled_and_direct_replicas_share_one_upgrade(
     pooled = database.location.set(host=pgbouncer.host, port=pgbouncer.port)
     direct = {"DATABASE_URL": database.url()}
     through = {"DATABASE_URL": render_url(pooled)}
-    assert_all_well(race(app, [direct, through] * (count // 2)), database.url())
+    assert_all_well(race_to_the_gate(app, [direct, through] * (count // 2)), database.url())
 
 
 @pytest.mark.parametrize(
@@ -86,10 +95,11 @@ def test_index_is_built_concurrently_beside_waiters(
     tmp_path: Path, postgres: Postgres, rounds: int
 ) -> None:
     """`CREATE INDEX CONCURRENTLY` ends while one replica holds the lock and others wait for it."""
-    app = write_app(tmp_path / "app", [INDEX, CONCURRENTLY])
-    for _ in range(rounds):
+    for number in range(rounds):
+        app = write_app(tmp_path / f"app{number}", [INDEX + GATED, CONCURRENTLY])
         database = postgres.create_database()
-        assert_all_well(race(app, [{"DATABASE_URL": database.url()}] * 4), database.url())
+        replicas = race_to_the_gate(app, [{"DATABASE_URL": database.url()}] * 4)
+        assert_all_well(replicas, database.url())
         postgres.drop_database(database.name)
 
 
@@ -97,12 +107,12 @@ def test_next_replica_takes_over_from_a_killed_one(app: Path, database_url: str)
     """A holder that is killed in the middle leaves the lock to the next, which finishes."""
     env = {"DATABASE_URL": database_url}
     holder = start(app, ("db", "upgrade"), env)
-    await_event(holder, "Running upgrade r1 -> r2, step 2")
+    holder.await_event("Running upgrade r1 -> r2, step 2")
     waiter = start(app, ("db", "upgrade"), env)
-    waiting = await_event(waiter, "lock.waiting")
+    waiting = waiter.await_event("lock.waiting")
     assert waiting["holder"]
-    holder.kill()
-    holder.communicate()
+    holder.close()
+    let_go_on(app, "r2")
     assert finish(waiter).code == 0
     assert read_runs(database_url) == ONCE
 
@@ -129,12 +139,15 @@ def test_another_spelling_of_a_url_is_the_same_database(tmp_path: Path, postgres
 
 def test_relative_targets_are_applied_once(tmp_path: Path, database_url: str) -> None:
     """Replicas that all ask for `+1` from the same state apply one revision between them."""
-    app = write_app(tmp_path / "app", [SLOW, QUICK])
+    app = write_app(tmp_path / "app", [GATED, QUICK])
     env = {"DATABASE_URL": database_url}
     assert race(app, [env], "db", "upgrade", "+1")[0].code == 0
     holder = start(app, ("db", "upgrade", "+1"), env)
-    await_event(holder, "lock.acquired")
+    holder.await_event("lock.acquired")
     waiters = [start(app, ("db", "upgrade", "+1"), env) for _ in range(2)]
+    for waiter in waiters:
+        waiter.await_event("lock.waiting")
+    let_go_on(app, "r2")
     codes = [finish(process).code for process in (holder, *waiters)]
     assert codes == [0, 0, 0]
     assert read_runs(database_url) == ONCE[:2]
@@ -144,8 +157,9 @@ def test_lock_timeout_names_the_holder(app: Path, database_url: str) -> None:
     """A replica that does not get the lock in time ends with 7 and says who has it."""
     env = {"DATABASE_URL": database_url}
     holder = start(app, ("db", "upgrade"), env)
-    await_event(holder, "lock.acquired")
+    holder.await_event("lock.acquired")
     [late] = race(app, [{**env, "MIGRATE_LOCK_TIMEOUT": "0"}])
+    let_go_on(app, "r2")
     assert finish(holder).code == 0
     assert late.code == 7
     assert late.events[-1]["holder"]["pid"]
@@ -153,15 +167,16 @@ def test_lock_timeout_names_the_holder(app: Path, database_url: str) -> None:
 
 def test_run_does_not_succeed_without_its_lock(tmp_path: Path, postgres: Postgres) -> None:
     """The connection that holds the lock dies while a revision runs: the run ends with 5."""
-    app = write_app(tmp_path / "app", [SLOW, QUICK])
+    app = write_app(tmp_path / "app", [GATED, QUICK])
     database = postgres.create_database()
     process = start(app, ("db", "upgrade"), {"DATABASE_URL": database.url()})
-    await_event(process, "Running upgrade r1 -> r2, step 2")
+    process.await_event("Running upgrade r1 -> r2, step 2")
     postgres.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_locks "
         f"JOIN pg_database d ON d.oid = database AND datname = '{database.name}' "
         "WHERE locktype = 'advisory' AND granted"
     )
+    let_go_on(app, "r2")
     replica = finish(process)
     assert replica.code == 5
     assert not replica.named("command.finished")
@@ -183,12 +198,13 @@ def test_downgrades_at_once_are_serialised(tmp_path: Path, database_url: str) ->
 
 def test_mariadb_holder_is_named(tmp_path: Path, mariadb: MariaDB) -> None:
     """A waiter on MariaDB learns the connection id of the holder."""
-    app = write_app(tmp_path / "app", [SLOW])
+    app = write_app(tmp_path / "app", [GATED])
     env = {"DATABASE_URL": mariadb.create_database().url()}
     holder = start(app, ("db", "upgrade"), env)
-    await_event(holder, "lock.acquired")
+    holder.await_event("lock.acquired")
     waiter = start(app, ("db", "upgrade"), env)
-    assert await_event(waiter, "lock.waiting")["holder"]["pid"]
+    assert waiter.await_event("lock.waiting")["holder"]["pid"]
+    let_go_on(app, "r2")
     assert [finish(holder).code, finish(waiter).code] == [0, 0]
 
 
@@ -209,7 +225,7 @@ def test_long_revision_says_who_blocks_it(
     with engine.connect() as other:
         other.execute(text("INSERT INTO ran (revision) VALUES ('other')"))
         process = start(app, ("db", "upgrade"), env)
-        running = await_event(process, "migration.running")
+        running = process.await_event("migration.running")
         other.rollback()
     assert finish(process).code == 0
     assert running["revision"] == "r2"
@@ -221,30 +237,32 @@ def test_next_replica_goes_on_from_where_the_killed_one_was(
     tmp_path: Path, database_url: str
 ) -> None:
     """A holder that committed a part before it died leaves the rest to the one that waited."""
-    app = write_app(tmp_path / "app", [SLOW, SLOW])
+    app = write_app(tmp_path / "app", [GATED, GATED])
     env = {"DATABASE_URL": database_url}
     assert race(app, [env], "db", "upgrade", "r1")[0].code == 0
     holder = start(app, ("db", "upgrade"), env)
-    await_event(holder, "Running upgrade r1 -> r2, step 2")
+    holder.await_event("Running upgrade r1 -> r2, step 2")
     waiter = start(app, ("db", "upgrade"), env)
-    await_event(waiter, "lock.waiting")
-    await_event(holder, "Running upgrade r2 -> r3, step 3")
-    holder.kill()
-    holder.communicate()
+    waiter.await_event("lock.waiting")
+    let_go_on(app, "r2")
+    holder.await_event("Running upgrade r2 -> r3, step 3")
+    holder.close()
+    let_go_on(app, "r3")
     assert finish(waiter).code == 0
     assert read_runs(database_url) == ONCE
 
 
 def test_database_that_moved_elsewhere_is_refused(tmp_path: Path, postgres: Postgres) -> None:
     """A database that another one stamped to something else meanwhile ends the waiter with 9."""
-    app = write_app(tmp_path / "app", [SLOW, QUICK])
+    app = write_app(tmp_path / "app", [GATED, QUICK])
     database = postgres.create_database()
     env = {"DATABASE_URL": database.url()}
     assert race(app, [env], "db", "upgrade", "r1")[0].code == 0
     holder = start(app, ("db", "upgrade", "r2"), env)
-    await_event(holder, "Running upgrade r1 -> r2, step 2")
+    holder.await_event("Running upgrade r1 -> r2, step 2")
     waiter = start(app, ("db", "upgrade", "+2"), env)
-    await_event(waiter, "lock.waiting")
+    waiter.await_event("lock.waiting")
+    let_go_on(app, "r2")
     assert finish(holder).code == 0
     # Half of the way to a relative target: going on would end one revision too far.
     assert finish(waiter).code == 9
@@ -252,13 +270,14 @@ def test_database_that_moved_elsewhere_is_refused(tmp_path: Path, postgres: Post
 
 def test_ahead_is_seen_behind_the_lock(tmp_path: Path, postgres: Postgres) -> None:
     """A database that newer code moved while this code waited is ahead, and may be ignored."""
-    new = write_app(tmp_path / "new", [SLOW, QUICK])
-    old = write_app(tmp_path / "old", [SLOW])
+    new = write_app(tmp_path / "new", [GATED, QUICK])
+    old = write_app(tmp_path / "old", [GATED])
     env = {"DATABASE_URL": postgres.create_database().url(), "MIGRATE_IF_AHEAD": "ignore"}
     holder = start(new, ("db", "upgrade"), env)
-    await_event(holder, "Running upgrade r1 -> r2, step 2")
+    holder.await_event("Running upgrade r1 -> r2, step 2")
     waiter = start(old, ("db", "upgrade"), env)
-    await_event(waiter, "lock.waiting")
+    waiter.await_event("lock.waiting")
+    let_go_on(new, "r2")
     assert finish(holder).code == 0
     replica = finish(waiter)
     assert replica.code == 0

@@ -3,17 +3,17 @@
 import json
 import shutil
 import signal
-import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from time import monotonic
+from time import sleep
 from typing import TYPE_CHECKING
 from urllib.parse import quote, quote_plus
 
 import pytest
 from sqlalchemy import NullPool, create_engine, inspect, make_url, text
 
-from conftest import APPS, clean_environment
+from conftest import APPS
+from following import FollowedRun
 from servers import render_url
 from sidecar_runs import (
     Launcher,
@@ -24,7 +24,6 @@ from sidecar_runs import (
     prepend,
     read_log,
     revision_file,
-    start,
 )
 
 if TYPE_CHECKING:
@@ -55,13 +54,6 @@ def count(lock):
     os.write(1, b"two\\n")
     click.echo(f"lock={lock}", err=True)
 """
-
-
-@pytest.fixture(scope="module")
-def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
-    """Return a quick way to run `flask-migrate`."""
-    with Launcher(tmp_path_factory.mktemp("outputs"), clean_environment) as launcher:
-        yield launcher
 
 
 @pytest.fixture(scope="module")
@@ -336,15 +328,15 @@ def test_signal_ends_a_statement(
         running: Postgres | MariaDB = request.getfixturevalue(server)
         url = running.create_database().url(driver)
 
-    process = start(app, "db", "upgrade", env={**clean_environment(), "DATABASE_URL": url})
-    await_begin(process)
+    process = FollowedRun(app, "db", "upgrade", env={"DATABASE_URL": url})
+    process.await_event("output", text="begun")
     if server:
         await_sleep(url, SLEEPING[server])
-    process.send_signal(number)
-    _, rest = process.communicate(timeout=60)
+    process.process.send_signal(number)
+    result = process.result()
 
-    log = read_log(rest)
-    assert process.returncode == 128 + number
+    log = result.log
+    assert result.returncode == 128 + number
     assert (log[-1]["event"], log[-1]["exit_code"]) == ("command.failed", 128 + number)
     assert number.name in log[-1]["error"]["message"]
     assert "lock.released" in [line["event"] for line in log]
@@ -355,23 +347,13 @@ def test_signal_ends_a_statement(
         assert (len(log[-1]["kept"]), log[-1]["unfinished"]) == (STEPS_BEFORE, [MIDDLE])
 
 
-def await_begin(process: subprocess.Popen[str]) -> None:
-    """Read the log until the revision says that it began."""
-    assert process.stderr is not None
-    for line in process.stderr:
-        if json.loads(line).get("text") == "begun":
-            return
-    pytest.fail("the revision did not begin")
-
-
 def await_sleep(url: str, query: str) -> None:
     """Look at the server until the statement runs there."""
     engine = create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
-    deadline = monotonic() + 30
     with engine.connect() as connection:
         name = {"name": engine.url.database}
         while not connection.execute(text(query), name).scalar():
-            assert monotonic() < deadline
+            sleep(0.01)
 
 
 def tables_of(url: str) -> set[str]:

@@ -3,7 +3,7 @@
 import re
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from conftest import clean_environment
 from flask_migrate import alembic_version
 from sidecar_runs import Launcher, Result, append, prepend, revision_file
 
@@ -24,13 +23,6 @@ FIRST, MIDDLE, HEAD = BEFORE[0], "e03f7c6a94d2", "6b92f4ec08d1"
 UPGRADE = ("db", "upgrade")
 
 Change = Callable[[Path], object]
-
-
-@pytest.fixture(scope="module")
-def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
-    """Return a quick way to run `flask-migrate`."""
-    with Launcher(tmp_path_factory.mktemp("outputs"), clean_environment) as launcher:
-        yield launcher
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import pty
 import shutil
 import struct
 import subprocess
+import sys
 import termios
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from sqlalchemy import NullPool, create_engine, inspect, make_url, text
 
 from conftest import APPS, clean_environment
 from servers import render_url
-from sidecar_runs import Line, append, events, outputs, prepend, read_log, revision_file, start
+from sidecar_runs import Line, append, events, outputs, prepend, read_log, revision_file
 
 if TYPE_CHECKING:
     from conftest import RunCommand
@@ -412,10 +413,19 @@ def test_terminal_shows_progress(copy_app: Callable[[str], Path]) -> None:
     """On a terminal the log is for people: a line for each revision counts it among all."""
     reading, writing = pty.openpty()
     fcntl.ioctl(writing, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 250, 0, 0))
-    process = start(copy_app("shop"), "db", "upgrade", env=clean_environment(), stderr=writing)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flask_migrate_sidecar", "db", "upgrade"],
+        cwd=copy_app("shop"),
+        env=clean_environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=writing,
+        text=True,
+    )
     os.close(writing)
-    shown = read_terminal(reading)
-    assert process.communicate()[0] == ""
+    with process:
+        shown = read_terminal(reading)
+        assert process.communicate()[0] == ""
     assert process.returncode == 0
     assert "[3/17]" in shown
     assert "\x1b[" in shown

@@ -2,12 +2,12 @@
 
 import signal
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 
 import pytest
 from sqlalchemy import NullPool, create_engine, text
 
-from following import DEADLINE, FollowedRun
+from following import FollowedRun
 from racing import write_app
 from servers import Server
 from sidecar_runs import append
@@ -88,9 +88,8 @@ def test_statement_is_cancelled_though_the_app_took_the_signals(
 
     with FollowedRun(app, "db", "upgrade", env={"DATABASE_URL": url}) as run:
         run.await_event("Running upgrade r1 -> r2, step 2")
-        deadline = monotonic() + DEADLINE
         while not count_sleepers(url, query):
-            assert monotonic() < deadline
+            sleep(0.01)
         run.process.send_signal(signal.SIGTERM)
         assert run.finish() == 128 + signal.SIGTERM, run.last
 

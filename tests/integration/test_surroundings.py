@@ -7,15 +7,16 @@ import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from conftest import clean_environment
+from following import FollowedRun
 from servers import MariaDB, Postgres
-from sidecar_runs import Launcher, append, read_log, revision_file, start
+from sidecar_runs import Launcher, append, read_log, revision_file
 
 HEAD = "6b92f4ec08d1"
 
@@ -74,13 +75,6 @@ def create_app():
 """
 
 
-@pytest.fixture(scope="module")
-def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
-    """Return a quick way to run `flask-migrate`."""
-    with Launcher(tmp_path_factory.mktemp("outputs"), clean_environment) as launcher:
-        yield launcher
-
-
 @pytest.fixture
 def shop(copy_app: Callable[[str], Path]) -> Path:
     """Return a copy of the shop, which has no database yet."""
@@ -112,7 +106,6 @@ def run_odd(
         check=False,
         capture_output=True,
         text=True,
-        timeout=120,
     )
     lines = (done.stderr + done.stdout).splitlines()
     last: dict[str, Any] = json.loads(lines[-1])
@@ -155,7 +148,6 @@ def test_closed_stdin_is_nothing_to_us(shop: Path) -> None:
         check=False,
         capture_output=True,
         text=True,
-        timeout=120,
     )
     assert done.returncode == 0
     assert "stdin is True" in {line.get("text") for line in read_log(done.stderr)}
@@ -189,11 +181,11 @@ def test_limit_that_is_reached_later(number: int, shop: Path, tmp_path: Path) ->
         "    real(self)\n"
         "threading.Thread.start = start\n".replace("NUMBER", str(number))
     )
-    env = {**clean_environment(), "PYTHONPATH": str(tmp_path)}
-    process = start(shop, "db", "upgrade", env=env)
-    _, errors = process.communicate(timeout=120)
-    last = json.loads(errors.splitlines()[-1])
-    assert (process.returncode, last["exit_code"]) == (3, 3)
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    with FollowedRun(shop, "db", "upgrade", env={"PYTHONPATH": path}) as run:
+        assert run.finish() == 3
+    last = run.last
+    assert last["exit_code"] == 3
     assert "no thread can be started" in last["error"]["message"]
 
 
@@ -251,7 +243,6 @@ def test_folder_that_this_user_may_not_enter(
             check=False,
             capture_output=True,
             text=True,
-            timeout=120,
         )
     last = json.loads(done.stderr.splitlines()[-1])
     assert (done.returncode, last["exit_code"]) == (3, 3)
@@ -319,18 +310,16 @@ def test_heartbeat_of_zero_says_it_once(
     """`--heartbeat 0` means no period: a waiter says who is in the way once, and no more."""
     server: Postgres | MariaDB = request.getfixturevalue(kind)
     database = server.create_database()
-    env = {**clean_environment(), "DATABASE_URL": database.url(), "MIGRATE_HEARTBEAT": "0"}
+    env = {"DATABASE_URL": database.url(), "MIGRATE_HEARTBEAT": "0"}
     blocker = revision_file(shop, HEAD)
     go = shop / "go"
     os.mkfifo(go)
     append(blocker, f"\n\ndef upgrade():\n    open({str(go)!r}).read()\n")
-    holder = start(shop, "db", "upgrade", env=env)
+    holder = FollowedRun(shop, "db", "upgrade", env=env)
     # The holder opens the pipe in its last revision: then it has the lock.
     with go.open("w"):
-        waiter = start(shop, "--lock-timeout", "2s", "db", "upgrade", env=env)
-        _, errors = waiter.communicate(timeout=120)
-    holder.communicate(timeout=120)
+        waiter = FollowedRun(shop, "--lock-timeout", "2s", "db", "upgrade", env=env)
+        waiter.finish()
+    assert (holder.finish(), waiter.finish()) == (0, 7)
     server.drop_database(database.name)
-    assert (holder.returncode, waiter.returncode) == (0, 7)
-    waiting = [line for line in read_log(errors) if line["event"] == "lock.waiting"]
-    assert len(waiting) == 1
+    assert len(waiter.named("lock.waiting")) == 1

@@ -8,13 +8,14 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pymysql
 import pytest
+import structlog
 from sqlalchemy import URL, NullPool, create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError
 from structlog.testing import capture_logs
@@ -32,10 +33,12 @@ from servers import (
     MariaDB,
     MissingServerError,
     PgBouncer,
+    PortReservation,
     Postgres,
     postgres15_programs,
     postgres18_programs,
 )
+from sidecar_runs import patiently
 
 
 def classify(error: BaseException, url: URL) -> tuple[Verdict, str]:
@@ -51,9 +54,11 @@ def is_lost(error: BaseException) -> bool:
 
 S = TypeVar("S", Postgres, MariaDB, PgBouncer)
 
-# Generous: the claims are about a second, the machine may be busy.
-SLACK = 3.0
-LONG = 60.0
+# How late what is due may come on a busy machine; what waits for anything else takes LONG.
+SLACK = 40.0
+LONG = 120.0
+# What an attempt may take where its end is not the claim.
+CONNECT = 30.0
 GRACE = 0.5
 SLOTS = 12
 DRIVERS = ("psycopg", "psycopg2")
@@ -117,6 +122,22 @@ def silent_port() -> Iterator[socket.socket]:
         yield listener
 
 
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """Return a port on which nobody listens: it is taken, so that nobody else comes to."""
+    with socket.socket() as bound:
+        bound.bind((HOST, 0))
+        yield bound.getsockname()[1]
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Have SIGINT interrupt, also where the shell that began the run has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -146,9 +167,9 @@ def test_postgresql_refusal_ends_after_the_grace(
 
 def test_refusal_counts_at_the_deadline(url: URL) -> None:
     """A deadline before the end of the grace leaves the last verdict standing: code 6."""
-    error, seconds = _fail(url.set(password="wr0ng"), timeout=0.5, grace=LONG)
+    error, late = _fail_answered(url.set(password="wr0ng"), timeout=0.5)
     assert isinstance(error, RefusedError)
-    assert 0.5 <= seconds < 0.5 + SLACK
+    assert 0 <= late < SLACK
 
 
 def test_refusal_says_where_and_what_to_do(server: Postgres, url: URL) -> None:
@@ -173,12 +194,12 @@ def test_role_created_within_the_grace_is_ready(server: Postgres, url: URL) -> N
     assert versions["default"].startswith("PostgreSQL ")
 
 
-def test_refused_connection_ends_at_the_deadline(driver: str) -> None:
+def test_refused_connection_ends_at_the_deadline(driver: str, closed_port: int) -> None:
     """A closed port is waited for until the deadline, then code 5."""
-    error, seconds = _fail(f"postgresql+{driver}://u:p@{HOST}:{_closed_port()}/d", timeout=1)
+    error, late = _fail_answered(f"postgresql+{driver}://u:p@{HOST}:{closed_port}/d", timeout=1)
     assert isinstance(error, UnavailableError)
     assert "Connection refused" in str(error)
-    assert 1 <= seconds < 1 + SLACK
+    assert 0 <= late < SLACK
 
 
 @pytest.mark.parametrize(
@@ -186,10 +207,10 @@ def test_refused_connection_ends_at_the_deadline(driver: str) -> None:
 )
 def test_unknown_host_ends_at_the_deadline(drivername: str) -> None:
     """A name that does not resolve yet is waited for: services get theirs late."""
-    error, seconds = _fail(f"{drivername}://u:p@nosuch.invalid/d", timeout=1)
+    error, late = _fail_answered(f"{drivername}://u:p@nosuch.invalid/d", timeout=1)
     assert isinstance(error, UnavailableError)
     assert "nosuch.invalid" in str(error)
-    assert 1 <= seconds < 1 + SLACK
+    assert 0 <= late < SLACK
 
 
 @pytest.mark.parametrize(
@@ -210,11 +231,16 @@ def test_deadline_does_not_hide_the_reason(silent_port: socket.socket) -> None:
     def hang_up_once() -> None:
         silent_port.accept()[0].close()
 
-    thread = threading.Thread(target=hang_up_once)
-    thread.start()
-    url = f"postgresql+psycopg://u:p@{HOST}:{silent_port.getsockname()[1]}/d"
-    error, _ = _fail(url, timeout=1, connect_timeout=LONG)
-    thread.join()
+    def fail(limit: float) -> tuple[SidecarError, list[Any]]:
+        thread = threading.Thread(target=hang_up_once)
+        thread.start()
+        url = f"postgresql+psycopg://u:p@{HOST}:{silent_port.getsockname()[1]}/d"
+        with capture_logs() as logs:
+            error, _ = _fail(url, timeout=limit, connect_timeout=LONG)
+        thread.join()
+        return error, logs
+
+    error, _ = patiently(fail, lambda found: _has_answer(found[1]))
     assert "server closed the connection" in str(error)
 
 
@@ -229,6 +255,7 @@ def test_one_attempt_ends_with_its_own_limit(drivername: str, silent_port: socke
     assert 1 <= seconds < 1 + SLACK
 
 
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize(
     "drivername", ["postgresql+psycopg2", "postgresql+psycopg", "mysql+pymysql"]
 )
@@ -302,7 +329,7 @@ def test_server_that_shuts_down_is_waited_for(server: Postgres, url: URL) -> Non
 def test_wait_outlasts_a_server_that_is_down(server: Postgres, url: URL) -> None:
     """A server that comes up during the wait ends it, and the log tells why it waited."""
     server.stop()
-    with _once_waiting(server.start), capture_logs() as logs:
+    with _once_waiting(server.start) as logs:
         versions = _wait(url, timeout=LONG)
     assert versions["default"].startswith("PostgreSQL ")
     assert logs[0]["event"] == "database.waiting"
@@ -330,11 +357,11 @@ def test_standby_is_ready_to_read_only(server: Postgres, url: URL) -> None:
     """A hot standby serves a command that reads, and is not ready for one that writes."""
     with _standby(server, {"hot_standby": "on"}) as port:
         assert _wait(url.set(port=port), timeout=LONG, writes=False)
-        error, seconds = _fail(url.set(port=port), timeout=1)
+        error, late = _fail_answered(url.set(port=port), timeout=1)
     assert isinstance(error, UnavailableError)
     assert "standby" in str(error)
     assert "primary" in str(error.hint)
-    assert 1 <= seconds < 1 + SLACK
+    assert 0 <= late < SLACK
 
 
 def test_read_only_default_is_waited_for(server: Postgres, url: URL) -> None:
@@ -369,7 +396,12 @@ def test_waiter_is_modest(server: Postgres, url: URL) -> None:
 
     thread = threading.Thread(target=look)
     thread.start()
-    _fail(url.set(database=name), timeout=2)
+    # The session is there for moments: as often as it takes to see it, and to see it gone.
+    patiently(
+        lambda limit: _fail(url.set(database=name), timeout=limit),
+        lambda _: {0, 1} <= {sessions for sessions, _ in looks},
+        least=2,
+    )
     done.set()
     thread.join()
     assert {sessions for sessions, _ in looks} == {0, 1}
@@ -396,7 +428,7 @@ def test_refusal_through_a_pooler_ends_after_the_grace(
     if "database" in change:
         url = url.set(database=f"nosuch_{driver}")
         reason = reason.replace("nosuch", f"nosuch_{driver}")
-    error, _ = _fail(url, timeout=10, connect_timeout=1, grace=GRACE)
+    error, _ = _fail(url, connect_timeout=1, grace=GRACE)
     assert isinstance(error, RefusedError)
     assert reason in str(error)
 
@@ -619,10 +651,10 @@ def test_locked_sqlite_file_is_waited_for_to_write(folder: Path, journal: str) -
         holder.execute("BEGIN IMMEDIATE")
         holder.execute("INSERT INTO t VALUES (1)")
         assert _wait(url, timeout=0, writes=False)
-        error, seconds = _fail(url, timeout=1)
+        error, late = _fail_answered(url, timeout=1)
         assert isinstance(error, UnavailableError)
         assert "locked" in str(error)
-        assert 1 <= seconds < 1 + SLACK
+        assert 0 <= late < SLACK
         holder.execute("COMMIT")
     assert _wait(url, timeout=0)
 
@@ -639,33 +671,42 @@ def test_databases_share_the_deadline(folder: Path, silent_port: socket.socket) 
         Database("default", make_url(hanging)),
         Database("stock", make_url(f"sqlite:///{folder}/x.db")),
     ]
-    start = time.monotonic()
-    with capture_logs() as logs, pytest.raises(UnavailableError, match="'default'"):
-        wait_for_databases(
-            databases, timeout=2, connect_timeout=0.5, refused_grace=LONG, writes=True
-        )
-    assert 2 <= time.monotonic() - start < 2 + SLACK
-    assert ("database.ready", "stock") in [(line["event"], line["database"]) for line in logs]
+
+    def fail(limit: float) -> tuple[float, bool]:
+        start = time.monotonic()
+        with capture_logs() as logs, pytest.raises(UnavailableError, match="'default'"):
+            wait_for_databases(
+                databases, timeout=limit, connect_timeout=0.5, refused_grace=LONG, writes=True
+            )
+        late = time.monotonic() - start - limit
+        ready = [line["database"] for line in logs if line["event"] == "database.ready"]
+        return late, ready == ["stock"]
+
+    late, is_ready = patiently(fail, lambda found: found[1], least=2)
+    assert is_ready
+    assert 0 <= late < SLACK
 
 
-def test_refusal_outweighs_an_absence(folder: Path) -> None:
+def test_refusal_outweighs_an_absence(folder: Path, closed_port: int) -> None:
     """Of two databases at the deadline the one that refuses decides: waiting will not mend it."""
     databases = [
-        Database("default", make_url(f"postgresql+psycopg://u:p@{HOST}:{_closed_port()}/d")),
+        Database("default", make_url(f"postgresql+psycopg://u:p@{HOST}:{closed_port}/d")),
         Database("stock", make_url(f"sqlite:///{folder}/nosuch/x.db")),
     ]
     with pytest.raises(RefusedError, match="'stock'"):
-        wait_for_databases(databases, timeout=0, connect_timeout=5, refused_grace=LONG, writes=True)
+        wait_for_databases(
+            databases, timeout=0, connect_timeout=CONNECT, refused_grace=LONG, writes=True
+        )
 
 
-def test_zero_tries_each_database_once() -> None:
+def test_zero_tries_each_database_once(closed_port: int) -> None:
     """A wait of 0 is one try, not none and not two."""
-    url = make_url(f"postgresql+psycopg://u:p@{HOST}:{_closed_port()}/d")
+    url = make_url(f"postgresql+psycopg://u:p@{HOST}:{closed_port}/d")
     with capture_logs() as logs, pytest.raises(UnavailableError) as caught:
         wait_for_databases(
             [Database("default", url), Database("stock", url)],
             timeout=0,
-            connect_timeout=5,
+            connect_timeout=CONNECT,
             refused_grace=0,
             writes=True,
         )
@@ -675,7 +716,16 @@ def test_zero_tries_each_database_once() -> None:
 
 def test_repeated_reasons_are_summarised() -> None:
     """The log has one line for many attempts that failed alike, and a line for the next reason."""
-    with socket.socket() as bound, capture_logs() as logs:
+    error, logs = patiently(_fail_in_two_ways, lambda found: "(2013)" in str(found[0]), least=2)
+    waiting = [line for line in logs if line["event"] == "database.waiting"]
+    assert [line["reason"].rpartition(" ")[2] for line in waiting] == ["(2003)", "(2013)"]
+    assert waiting[0].keys() >= {"database", "attempt", "elapsed", "reason", "next_try"}
+    assert int(str(error.fields["attempts"])) > len(waiting)
+
+
+def _fail_in_two_ways(limit: float) -> tuple[SidecarError, list[Any]]:
+    """Wait in vain for a port that is closed at first, and then hangs up; give the log too."""
+    with socket.socket() as bound:
         bound.bind((HOST, 0))
         url = f"mysql+pymysql://u:p@{HOST}:{bound.getsockname()[1]}/d"
 
@@ -685,20 +735,17 @@ def test_repeated_reasons_are_summarised() -> None:
                 while True:
                     bound.accept()[0].close()
 
-        with _once_waiting(lambda: threading.Thread(target=answer, daemon=True).start()):
-            error, _ = _fail(url, timeout=2)
+        with _once_waiting(lambda: threading.Thread(target=answer, daemon=True).start()) as logs:
+            error, _ = _fail(url, timeout=limit)
         bound.shutdown(socket.SHUT_RDWR)
-    waiting = [line for line in logs if line["event"] == "database.waiting"]
-    assert [line["reason"].rpartition(" ")[2] for line in waiting] == ["(2003)", "(2013)"]
-    assert waiting[0].keys() >= {"database", "attempt", "elapsed", "reason", "next_try"}
-    assert int(str(error.fields["attempts"])) > len(waiting)
+    return error, logs
 
 
 def _wait(
     url: URL | str,
     *,
     timeout: float = LONG,
-    connect_timeout: float = 5,
+    connect_timeout: float = CONNECT,
     grace: float = LONG,
     writes: bool = True,
     name: str = "default",
@@ -716,7 +763,7 @@ def _fail(
     url: URL | str,
     *,
     timeout: float = LONG,
-    connect_timeout: float = 5,
+    connect_timeout: float = CONNECT,
     grace: float = LONG,
     writes: bool = True,
     name: str = "default",
@@ -735,6 +782,28 @@ def _fail(
     return caught.value, time.monotonic() - start
 
 
+def _fail_answered(url: URL | str, *, timeout: float) -> tuple[SidecarError, float]:
+    """Wait in vain, for longer where a busy machine does not answer by then.
+
+    Returns:
+        The error, and how long after the deadline it came.
+    """
+
+    def fail(limit: float) -> tuple[SidecarError, float, list[Any]]:
+        with capture_logs() as logs:
+            error, seconds = _fail(url, timeout=limit)
+        return error, seconds - limit, logs
+
+    error, late, _ = patiently(fail, lambda found: _has_answer(found[2]), timeout)
+    return error, late
+
+
+def _has_answer(logs: Sequence[Mapping[str, Any]]) -> bool:
+    """Tell whether an attempt has ended with anything but silence."""
+    reasons = [line["reason"] for line in logs if line["event"] == "database.waiting"]
+    return any("no answer" not in reason for reason in reasons)
+
+
 def _reasons_until(url: URL, wanted: str) -> list[str]:
     """Try until the server gives the wanted answer, past those on the way there."""
     reasons: list[str] = []
@@ -748,14 +817,27 @@ def _reasons_until(url: URL, wanted: str) -> list[str]:
 
 
 @contextmanager
-def _once_waiting(action: Callable[[], object]) -> Iterator[None]:
-    """Do something on the side, once the wait has failed at least once."""
-    timer = threading.Timer(0.5, action)
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.join()
+def _once_waiting(action: Callable[[], object]) -> Iterator[list[Any]]:
+    """Do something on the side, once the wait has said that it waits; give the log."""
+    is_waiting = threading.Event()
+
+    def look(_logger: object, _method: str, line: Any) -> Any:
+        if line["event"] == "database.waiting":
+            is_waiting.set()
+        return line
+
+    def act() -> None:
+        is_waiting.wait(LONG)
+        action()
+
+    thread = threading.Thread(target=act)
+    with capture_logs() as logs:
+        structlog.get_config()["processors"].insert(0, look)
+        thread.start()
+        try:
+            yield logs
+        finally:
+            thread.join()
 
 
 @contextmanager
@@ -795,9 +877,9 @@ def _standby(server: Postgres, settings: dict[str, str]) -> Iterator[int]:
     """Run a copy of the server that follows it; give its port."""
     programs = server._programs  # noqa: SLF001
     user, group = server._user, server._group  # noqa: SLF001
-    with tempfile.TemporaryDirectory(dir=server.folder) as folder:
+    with tempfile.TemporaryDirectory(dir=server.folder) as folder, ExitStack() as stack:
         server._own(Path(folder))  # noqa: SLF001
-        data, port = Path(folder) / "data", _closed_port()
+        data, port = Path(folder) / "data", stack.enter_context(closing(PortReservation())).port
         place = f"host={HOST} port={server.port} user={ADMIN} password={PASSWORD}"
         copy = [str(programs / "pg_basebackup"), "-D", str(data), "-d", place]
         subprocess.run(
@@ -871,9 +953,3 @@ def _make_sqlite(path: Path, journal: str = "delete") -> Path:
         connection.execute("CREATE TABLE t (n INTEGER)")
         connection.commit()
     return path
-
-
-def _closed_port() -> int:
-    with socket.create_server((HOST, 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port

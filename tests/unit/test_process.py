@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-DEADLINE = 60
+DEADLINE = 240
 
 INTERRUPTION = """
 import os, signal
