@@ -2,28 +2,33 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from sqlalchemy import NullPool, create_engine, make_url
+from structlog.testing import capture_logs
 
 from conftest import RunCommand
 from flask_migrate_sidecar.database.connect import Database
 from flask_migrate_sidecar.errors import LockedError
 from flask_migrate_sidecar.lock.acquire import hold_locks, read_holder
 from flask_migrate_sidecar.lock.base import LockLostError, LockTarget
+from flask_migrate_sidecar.lock.lease import LEASE_TABLE, LeaseLock
+from flask_migrate_sidecar.lock.mysql import MysqlLock
 from flask_migrate_sidecar.lock.sqlite import FileLock
 from flask_migrate_sidecar.lock.watch import Guard
 from following import FollowedRun
 from racing import read_runs, write_app
-from servers import Postgres, render_url
+from servers import MariaDB, Postgres, render_url
 
 QUICK = "    pass"
 STAMP = ("db", "stamp", "head")
 # Blocks until the test opens the other end.
-BLOCKED = '    print("begun")\n    open(os.environ["FIFO"]).close()'
+BLOCKED = '    print("begun")\n    open("fifo").close()'
 
 
 @contextmanager
@@ -46,6 +51,16 @@ def held(
         lease=lease,
     ) as guard:
         yield guard
+
+
+def let_block(app: Path) -> None:
+    """Make what a revision of an application waits for."""
+    os.mkfifo(app / "fifo")
+
+
+def let_go(app: Path) -> None:
+    """Let the revision go on; it need not be there any more."""
+    os.close(os.open(app / "fifo", os.O_WRONLY | os.O_NONBLOCK))
 
 
 # Several databases
@@ -76,6 +91,19 @@ def test_several_locks_have_one_order(
         assert other.finish() == 0, other.last
 
 
+def test_lock_of_two_names_tells_both(tmp_path: Path) -> None:
+    """A lock that covers several databases says so, for a reader looks for each of them."""
+    (tmp_path / "link").symlink_to(tmp_path)
+    urls = {"default": f"sqlite:///{tmp_path}/x.db", "second": f"sqlite:///{tmp_path}/link/x.db"}
+    targets = [LockTarget(Database(name, make_url(urls[name])), None, "v") for name in urls]
+    with (
+        capture_logs() as logs,
+        hold_locks(targets, kind="auto", timeout=0, connect_timeout=1, heartbeat=30) as guard,
+    ):
+        assert len(guard.watches) == 1
+    assert [line["covers"] for line in logs] == [["default", "second"]] * 2
+
+
 # Version tables
 
 
@@ -86,9 +114,7 @@ def app_of_tables(tmp_path: Path) -> Path:
     source = (app / "app.py").read_text()
     table = 'Migrate(app, db, version_table=os.environ["VERSION_TABLE"])'
     (app / "app.py").write_text(source.replace("Migrate(app, db)", table))
-    revision = app / "migrations/versions/r2.py"
-    revision.write_text(revision.read_text().replace("import time", "import os"))
-    os.mkfifo(tmp_path / "fifo")
+    let_block(app)
     return app
 
 
@@ -98,15 +124,13 @@ def test_version_table_is_part_of_the_key(
     app_of_tables: Path, database_url: str, kind: str, sidecar: RunCommand
 ) -> None:
     """Apps that share a database wait for each other only if they share the version table."""
-    fifo = app_of_tables.parent / "fifo"
-    env = {"DATABASE_URL": database_url, "FIFO": str(fifo), "MIGRATE_LOCK": kind}
+    env = {"DATABASE_URL": database_url, "MIGRATE_LOCK": kind}
     ours, others = {**env, "VERSION_TABLE": "ours"}, {**env, "VERSION_TABLE": "others"}
     with FollowedRun(app_of_tables, "db", "upgrade", env=ours) as holder:
         holder.await_event("output", text="begun")
         options = ("--lock-timeout", "0", *STAMP)
         codes = [sidecar(app_of_tables, *options, env=env).returncode for env in (others, ours)]
-        # Not blocking, should the holder be gone.
-        os.close(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
+        let_go(app_of_tables)
         assert holder.finish() == 0, str(holder.last)
     assert codes == [0, 7]
 
@@ -129,6 +153,28 @@ def test_locks_of_two_version_tables(database_url: str, kind: str) -> None:
             pass
         with pytest.raises(LockedError), held(database_url, kind=kind, table="ours"):
             pass
+
+
+# Behind the lock
+
+
+def test_relative_target_counts_from_before_the_lock(
+    tmp_path: Path, database_url: str, sidecar: RunCommand
+) -> None:
+    """Of two runs that want one revision more, the one that waited finds it done: 0."""
+    app = write_app(tmp_path / "app", [BLOCKED, QUICK])
+    let_block(app)
+    env = {"DATABASE_URL": database_url}
+    done = sidecar(app, "db", "upgrade", "r1", env=env)
+    assert done.returncode == 0, done.stderr
+    with FollowedRun(app, "db", "upgrade", "+1", env=env) as holder:
+        holder.await_event("output", text="begun")
+        with FollowedRun(app, "db", "upgrade", "+1", env=env) as waiter:
+            waiter.await_event("lock.waiting")
+            let_go(app)
+            assert (holder.finish(), waiter.finish()) == (0, 0)
+    assert (holder.last["applied"], waiter.last["applied"]) == (["r2"], [])
+    assert read_runs(database_url) == [("r1", "up"), ("r2", "up")]
 
 
 # A lock that is lost in the middle
@@ -212,6 +258,71 @@ def test_holder_of_a_replaced_lock_file_has_lost_it(
         holder.check()
 
 
+FORKING = """
+import os, sys
+from sqlalchemy import make_url
+from flask_migrate_sidecar.database.connect import Database
+from flask_migrate_sidecar.lock.base import LockTarget
+from flask_migrate_sidecar.lock.sqlite import FileLock
+
+target = LockTarget(Database("default", make_url(sys.argv[1])), None, "v")
+holder, next_one = FileLock(target, interval=5), FileLock(target, interval=5)
+assert holder.try_acquire()
+reading, writing = os.pipe()
+if os.fork() == 0:
+    os.close(writing)
+    os.read(reading, 1)  # until the parent ends
+    os._exit(0)
+holder.release()
+assert next_one.try_acquire()
+"""
+
+
+def test_child_does_not_keep_the_lock_of_its_parent(tmp_path: Path) -> None:
+    """A process that a revision forks has the lock file open too, and holds nothing by that."""
+    url = f"sqlite:///{tmp_path}/x.db"
+    subprocess.run([sys.executable, "-c", FORKING, url], check=True, timeout=60)
+
+
+def test_removed_lock_file_is_told_at_once(tmp_path: Path) -> None:
+    """The guard knows of the loss at the next look, for the runner to ask it."""
+    target = LockTarget(Database("default", make_url(f"sqlite:///{tmp_path}/x.db")), None, "v")
+    with (
+        suppress(LockLostError),
+        hold_locks(
+            [target], kind="auto", timeout=0, connect_timeout=1, heartbeat=30, watch=0.05
+        ) as guard,
+    ):
+        assert not guard.lost.is_set()
+        (tmp_path / "x.db.lock").unlink()
+        assert guard.lost.wait(15)
+
+
+# Locks that the server takes for somebody else's
+
+
+class ForgetfulLock(MysqlLock):
+    """A lock whose connection comes to another session, as behind a router."""
+
+    def forget(self) -> None:
+        """Lose the lock, but not the connection."""
+        self._with_connection(lambda it: it.exec_driver_sql("DO RELEASE_ALL_LOCKS()"))
+
+
+def test_lock_that_nobody_holds_is_not_ours(mariadb: MariaDB) -> None:
+    """A connection that answers is not enough: the server must say that the lock is its."""
+    database = mariadb.create_database()
+    target = LockTarget(Database("default", make_url(database.url())), None, "v")
+    lock = ForgetfulLock(target, interval=5, connect_timeout=5)
+    assert lock.try_acquire()
+    lock.check()
+    lock.forget()
+    with pytest.raises(LockLostError, match="another connection"):
+        lock.check()
+    lock.release()
+    mariadb.drop_database(database.name)
+
+
 # Leases
 
 
@@ -245,3 +356,21 @@ def test_holder_has_our_name_whatever_the_url_says(driver: str, postgres: Postgr
     assert holder
     assert str(holder.application).endswith(f":{os.getpid()}")
     postgres.drop_database(database.name)
+
+
+def test_renewal_leaves_the_lease_of_another_one_alone(tmp_path: Path) -> None:
+    """A lease that another one took over is lost, and not renewed for it."""
+    url = f"sqlite:///{tmp_path}/x.db"
+    target = LockTarget(Database("default", make_url(url)), None, "v")
+    lock = LeaseLock(target, lease=30, connect_timeout=1)
+    assert lock.try_acquire()
+    lock.check()
+    engine = create_engine(url, poolclass=NullPool)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"UPDATE {LEASE_TABLE} SET token = 'other', expires_ms = 1")
+    with pytest.raises(LockLostError, match="taken over"):
+        lock.check()
+    lock.release()
+    with engine.begin() as connection:
+        row = connection.exec_driver_sql(f"SELECT token, expires_ms FROM {LEASE_TABLE}").one()
+    assert tuple(row) == ("other", 1)
