@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from flask_migrate_sidecar.errors import AppError
-from flask_migrate_sidecar.process.threads import count_as_ours
+from flask_migrate_sidecar.process.threads import start_thread
 
 # Time for the import to come to an end by itself once it was told to.
 _GRACE_SECONDS = 2.0
@@ -36,22 +36,24 @@ def limit_time(
         yield
         return
 
+    over = threading.Event()
+
     def stop(*_: object) -> None:
         raise ImportTimeoutError
 
+    def enforce() -> None:
+        if not over.wait(seconds + _GRACE_SECONDS) and force is not None:
+            force(_explain(seconds))
+
+    start_thread(enforce, name="flask-migrate-import-limit")
     before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    watch = count_as_ours(
-        threading.Timer(seconds + _GRACE_SECONDS, lambda: force and force(_explain(seconds)))
-    )
-    watch.daemon = True
-    watch.start()
     try:
+        signal.setitimer(signal.ITIMER_REAL, seconds)
         yield
     except ImportTimeoutError as error:
         raise _explain(seconds) from error
     finally:
-        watch.cancel()
+        over.set()
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 

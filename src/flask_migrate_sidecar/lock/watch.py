@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from flask_migrate_sidecar.log.logger import get_logger
-from flask_migrate_sidecar.process.threads import count_as_ours
+from flask_migrate_sidecar.process.threads import start_thread
 
 from .base import LockLostError
 from .choose import Choice
@@ -38,12 +38,11 @@ class Watch:
         self._reason: LockLostError | None = None
         self._mutex = threading.Lock()
         self._stop = threading.Event()
-        thread = threading.Thread(target=self._run, name="lock-watch", daemon=True)
-        self._thread = count_as_ours(thread)
+        self._thread: threading.Thread | None = None
 
     def start(self) -> None:
         """Begin to watch; the lock is held from here on."""
-        self._thread.start()
+        self._thread = start_thread(self._run, name="lock-watch")
 
     def verify(self) -> None:
         """Check now, on the thread of the caller."""
@@ -59,8 +58,9 @@ class Watch:
     def stop(self) -> bool:
         """End the thread; False if it hangs on a dead connection, which it then keeps."""
         self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(_STOP_TIMEOUT)
+        if self._thread is None:
+            return True
+        self._thread.join(_STOP_TIMEOUT)
         return not self._thread.is_alive()
 
     def _run(self) -> None:

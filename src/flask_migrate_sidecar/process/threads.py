@@ -8,12 +8,10 @@ import threading
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, cast
 from weakref import WeakSet
 
 from flask_migrate_sidecar.errors import ConfigurationError
-
-_T = TypeVar("_T", bound=threading.Thread)
 
 # What Python says of a fork beside threads, from 3.12 on; as an entry of `warnings.filters`.
 _MULTI_THREADED: Final = re.compile(r"This process \(pid=\d+\) is multi-threaded")
@@ -28,7 +26,10 @@ def start_thread(target: Callable[..., object], *args: object, name: str) -> thr
     Raises:
         ConfigurationError: a limit of the system or of the container forbids it.
     """
-    thread = count_as_ours(threading.Thread(target=target, args=args, name=name, daemon=True))
+    thread = threading.Thread(target=target, args=args, name=name, daemon=True)
+    if not _ours:
+        os.register_at_fork(before=_pass_over_warning)
+    _ours.add(thread)
     try:
         thread.start()
     except RuntimeError as error:
@@ -37,14 +38,6 @@ def start_thread(target: Callable[..., object], *args: object, name: str) -> thr
             hint="raise the limit on processes and threads: the container's pids limit, ulimit -u, "
             "or that on memory",
         ) from error
-    return thread
-
-
-def count_as_ours(thread: _T) -> _T:
-    """Take a thread for one that user code does not know of."""
-    if not _ours:
-        os.register_at_fork(before=_pass_over_warning)
-    _ours.add(thread)
     return thread
 
 
