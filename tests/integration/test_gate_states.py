@@ -7,10 +7,10 @@ from time import monotonic
 import pytest
 from sqlalchemy import NullPool, create_engine, text
 
-from conftest import RunCommand
 from following import FollowedRun
 from racing import write_app
 from servers import Server
+from sidecar_runs import Launcher, Result, patiently
 
 QUICK = "    pass"
 
@@ -22,9 +22,9 @@ def app(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def diverged_url(app: Path, database_url: str, sidecar: RunCommand) -> str:
+def diverged_url(app: Path, database_url: str, launch: Launcher) -> str:
     """Return a database that holds r2, which is no head, and a revision that nobody knows."""
-    done = sidecar(app, "db", "upgrade", "r2", env={"DATABASE_URL": database_url})
+    done = launch(app, "db", "upgrade", "r2", env={"DATABASE_URL": database_url})
     assert done.returncode == 0, done.stderr
     engine = create_engine(database_url, poolclass=NullPool)
     with engine.begin() as connection:
@@ -32,9 +32,9 @@ def diverged_url(app: Path, database_url: str, sidecar: RunCommand) -> str:
     return database_url
 
 
-def test_status_of_a_diverged_database(app: Path, diverged_url: str, sidecar: RunCommand) -> None:
+def test_status_of_a_diverged_database(app: Path, diverged_url: str, launch: Launcher) -> None:
     """An unknown revision beside a known one that is no head is `diverged`, not `ahead`."""
-    result = sidecar(app, "status", env={"DATABASE_URL": diverged_url})
+    result = launch(app, "status", env={"DATABASE_URL": diverged_url})
     assert result.returncode == 0, result.stderr
     state = json.loads(result.stdout)["databases"]["default"]
     assert (state["state"], state["unknown"]) == ("diverged", ["feedbeef0000"])
@@ -44,20 +44,22 @@ def test_status_of_a_diverged_database(app: Path, diverged_url: str, sidecar: Ru
 
 
 def test_gate_stays_closed_for_a_diverged_database(
-    app: Path, diverged_url: str, sidecar: RunCommand
+    app: Path, diverged_url: str, launch: Launcher
 ) -> None:
     """The code's own head was never reached, so `wait head` does not pass: 10."""
-    env = {"DATABASE_URL": diverged_url, "MIGRATE_HEAD_TIMEOUT": "1"}
-    result = sidecar(app, "wait", "head", env=env)
+
+    def wait(limit: float) -> Result:
+        env = {"DATABASE_URL": diverged_url, "MIGRATE_HEAD_TIMEOUT": str(limit)}
+        return launch(app, "wait", "head", env=env)
+
+    result = patiently(wait, lambda result: '"head.waiting"' in result.stderr)
     last = json.loads(result.stderr.splitlines()[-1])
     assert (result.returncode, last["states"]) == (10, {"default": "diverged"}), last
 
 
-def test_diverged_is_not_ignored_as_ahead(
-    app: Path, diverged_url: str, sidecar: RunCommand
-) -> None:
+def test_diverged_is_not_ignored_as_ahead(app: Path, diverged_url: str, launch: Launcher) -> None:
     """`--if-ahead ignore` is for databases that are ahead: a diverged one ends with 9."""
-    result = sidecar(
+    result = launch(
         app, "--if-ahead", "ignore", "db", "upgrade", env={"DATABASE_URL": diverged_url}
     )
     last = json.loads(result.stderr.splitlines()[-1])
@@ -78,7 +80,7 @@ def test_gate_outlasts_an_outage(
     server_name: str,
     driver: str,
     request: pytest.FixtureRequest,
-    sidecar: RunCommand,
+    launch: Launcher,
 ) -> None:
     """A server that goes away under the gate and comes back costs time, not the gate."""
     if driver == "mysqldb":
@@ -93,7 +95,7 @@ def test_gate_outlasts_an_outage(
             gate.await_event("head.waiting", states={"default": "unreachable"})
         finally:
             server.start()
-        done = sidecar(app, "db", "upgrade", env=env)
+        done = launch(app, "db", "upgrade", env=env)
         assert done.returncode == 0, done.stderr
         assert gate.finish() == 0, gate.last
     assert gate.named("head.reached")
