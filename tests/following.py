@@ -1,6 +1,7 @@
 """Runs `flask-migrate` beside the test, and follows its log."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -11,7 +12,7 @@ from typing import Any, Self
 from conftest import clean_environment
 
 # Seconds; a run that takes longer is killed, so that no test waits for ever.
-DEADLINE = 60.0
+DEADLINE = float(os.environ.get("SIDECAR_TEST_DEADLINE", "60"))
 
 
 class FollowedRun:
