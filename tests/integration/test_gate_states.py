@@ -7,6 +7,7 @@ from time import monotonic
 import pytest
 from sqlalchemy import NullPool, create_engine, text
 
+from conftest import RunCommand
 from following import FollowedRun
 from racing import write_app
 from servers import Server

@@ -119,7 +119,8 @@ class Copy:
 
     def _environment(self) -> dict[str, str]:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "COVERAGE_"))}
-        return {**kept, "PYTHONPATH": str(self.folder / "src")}
+        # A run that a fault keeps from ending need not be waited for as long as a slow machine's.
+        return {**kept, "PYTHONPATH": str(self.folder / "src"), "SIDECAR_TEST_DEADLINE": "25"}
 
 
 def read_report(path: Path) -> dict[str, list[str]]:

@@ -273,3 +273,8 @@ def test_url_without_password_has_no_secret() -> None:
     """Nothing is masked where there is nothing to hide: an empty text would match everywhere."""
     assert find_secrets(make_url("postgresql://u@h/d")) == set()
     assert find_secrets("postgresql://u:@h/d") == set()
+
+
+def test_raw_text_is_a_spelling_whatever_else_it_holds() -> None:
+    """A log may repeat the text of a URL, needless percent signs and raw @ together."""
+    assert "%73a@b" in find_secrets("postgresql://u:%73a@b@h/d")

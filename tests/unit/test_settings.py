@@ -209,3 +209,9 @@ def test_unknown_variable_has_a_suggestion(name: str, meant: str | None) -> None
 def test_known_variable_is_not_warned_of(name: str) -> None:
     """Settings and the variables that Kubernetes adds for Services are no mistakes."""
     assert find_unknown([name]) == {}
+
+
+@pytest.mark.parametrize("name", ["MIGRATE_PORTION", "MIGRATE_SERVICE", "MIGRATE_LOCK_PORTS"])
+def test_beginning_of_a_service_link_is_none(name: str) -> None:
+    """What only begins like a variable of Kubernetes is a mistake, and is warned of."""
+    assert [*find_unknown([name])] == [name]

@@ -154,3 +154,14 @@ def test_forked_child_repeats_nothing() -> None:
         "os.wait()"
     )
     assert lines == [["stdout", "native"], ["stdout", "child 0"]]
+
+
+def test_native_output_behind_a_release_is_captured() -> None:
+    """Once the command that has stdout is over, C code and children do not have it any more."""
+    lines, stdout = capture(
+        "with streams.released():\n"
+        "    os.write(1, b'inside\\n')\n"
+        "os.write(1, b'behind\\n')\n"
+        "os.system('echo child')"
+    )
+    assert (lines, stdout) == ([["stdout", "behind"], ["stdout", "child"]], "inside\n")
