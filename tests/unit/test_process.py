@@ -182,7 +182,9 @@ def test_first_process_ends_as_its_child(start: Start, end: str, code: int) -> N
     assert process.wait(DEADLINE) == code
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1], ids=lambda it: it.name
+)
 def test_first_process_passes_signals_on(start: Start, number: signal.Signals) -> None:
     """What the container's runtime sends reaches the run."""
     program = f"""
