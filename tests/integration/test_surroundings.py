@@ -26,7 +26,9 @@ import os, sys
 import flask_migrate_sidecar.__main__ as entrypoint
 import flask_migrate_sidecar.application.dotenv, flask_migrate_sidecar.commands.dispatch
 import flask_migrate_sidecar.log.stdlib, flask_migrate_sidecar.process.exit, dotenv
+from flask_migrate_sidecar.application.versions import format_versions
 
+format_versions()  # imports parts of importlib.metadata, which are late in Python 3.13
 os.setresuid(65534, 65534, 65534)
 entrypoint.main()
 """
