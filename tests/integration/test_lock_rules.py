@@ -177,6 +177,24 @@ def test_relative_target_counts_from_before_the_lock(
     assert read_runs(database_url) == [("r1", "up"), ("r2", "up")]
 
 
+def test_part_of_the_way_is_gone_on_from(
+    tmp_path: Path, database_url: str, sidecar: RunCommand
+) -> None:
+    """What a holder had done before it ended is not done again, and the rest is."""
+    app = write_app(tmp_path / "app", [QUICK, QUICK])
+    env = {"DATABASE_URL": database_url}
+    done = sidecar(app, "db", "upgrade", "r1", env=env)
+    assert done.returncode == 0, done.stderr
+    with FollowedRun(app, "db", "upgrade", env=env) as waiter:
+        with held(database_url):
+            waiter.await_event("lock.waiting")
+            part = sidecar(app, "--lock", "none", "db", "upgrade", "r2", env=env)
+            assert part.returncode == 0, part.stderr
+        assert waiter.finish() == 0, waiter.last
+    assert waiter.last["applied"] == ["r3"]
+    assert read_runs(database_url) == [("r1", "up"), ("r2", "up"), ("r3", "up")]
+
+
 # A lock that is lost in the middle
 
 
