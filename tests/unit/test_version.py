@@ -34,10 +34,12 @@ def test_every_place_has_the_version(path: Path, pattern: str, least: int) -> No
     assert {*found} == {VERSION}
 
 
-def test_package_says_the_version() -> None:
+def test_package_says_the_version(tmp_path: Path) -> None:
     """`--version` is that of the metadata, which the build took from pyproject.toml."""
     command = [sys.executable, "-m", "flask_migrate_sidecar", "--version"]
-    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    # Elsewhere than in the checkout, whose .venv may be another Python's.
+    done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True)
+    said = done.stdout
     assert said.startswith(f"flask-migrate-sidecar {VERSION} (")
 
 
