@@ -313,7 +313,7 @@ def test_removed_lock_file_is_told_at_once(tmp_path: Path) -> None:
     ):
         assert not guard.lost.is_set()
         (tmp_path / "x.db.lock").unlink()
-        assert guard.lost.wait(15)
+        assert guard.lost.wait(60)
 
 
 # Locks that the server takes for somebody else's
@@ -331,7 +331,7 @@ def test_lock_that_nobody_holds_is_not_ours(mariadb: MariaDB) -> None:
     """A connection that answers is not enough: the server must say that the lock is its."""
     database = mariadb.create_database()
     target = LockTarget(Database("default", make_url(database.url())), None, "v")
-    lock = ForgetfulLock(target, interval=5, connect_timeout=5)
+    lock = ForgetfulLock(target, interval=5, connect_timeout=30)
     assert lock.try_acquire()
     lock.check()
     lock.forget()
