@@ -176,7 +176,7 @@ class Process:
         error = error or malformed
         log.configure_log(self.streams, form=settings.log_format, level=settings.log_level)
         take_over_logging(settings.log_level)
-        hide_settings(settings, os.environ)
+        hide_settings(settings, os.environ, sys.argv[1:])
         log.bind_place(os.environ)
         path = termination_message.find_path(settings.termination_log)
         log.report_last_event(lambda event: termination_message.write_message(path, event))

@@ -289,6 +289,22 @@ def test_options_of_ours_behind_an_own_command(own: Path, launch: Launcher) -> N
     assert [line["kind"] for line in result.log if line["event"] == "lock.acquired"] == ["table"]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("db", "ends", "0", "--database-url", "sqlite://u:se cret9xyz@h/x.db"),
+        ("db", "ends", "0", "--databse-url=postgresql://u:se'cret9xyz@h/db"),
+        ("--databse-url", "postgresql://u:se cret9xyz@h/db", "db", "upgrade"),
+    ],
+)
+def test_password_on_the_command_line_is_hidden(
+    words: tuple[str, ...], own: Path, launch: Launcher
+) -> None:
+    """A URL is a secret too where it is no setting yet, or no setting at all."""
+    result = launch(own, *words)
+    assert "cret9xyz" not in result.stdout + result.stderr
+
+
 def test_option_that_comes_too_late(own: Path, launch: Launcher) -> None:
     """An option that decides where the application is found cannot wait for the application."""
     result = launch(own, "db", "ends", "0", "--app-dir", ".")

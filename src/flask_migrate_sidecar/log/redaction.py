@@ -79,13 +79,15 @@ def separate_secrets() -> Iterator[Secrets]:
         vars(secrets).update(before)
 
 
-def hide_settings(settings: Settings, environ: Mapping[str, str]) -> None:
-    """Mask from now on the passwords in the settings and in the environment.
+def hide_settings(settings: Settings, environ: Mapping[str, str], argv: Iterable[str] = ()) -> None:
+    """Mask from now on the passwords in the settings, the environment and the command line.
 
-    The application prints at import what it was given, before its databases are known.
+    The application prints at import what it was given, before its databases are known. A word of
+    the command line may hold a URL and be no setting yet, or never: a mistyped option, one behind
+    a command of the application's own.
     """
     urls = [settings.database_url or "", *(text.partition("=")[2] for text in settings.bind_url)]
-    urls += [text for text in environ.values() if "://" in text and "@" in text]
+    urls += [text for text in (*environ.values(), *argv) if "://" in text and "@" in text]
     for url in filter(None, urls):
         secrets.add(find_secrets(url))
     named = {text for name, text in environ.items() if _PASSWORD_VARIABLE.search(name)}
