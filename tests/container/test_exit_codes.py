@@ -20,7 +20,7 @@ SLOW = '    op.execute("SELECT pg_sleep(60)")'
 # Python runs this module at its start, before anything of the sidecar's.
 FAULT = """
 import flask_migrate_sidecar.commands.dispatch
-del flask_migrate_sidecar.commands.dispatch.Run.load
+flask_migrate_sidecar.commands.dispatch.RUNS.clear()
 """
 
 
@@ -37,7 +37,7 @@ class Case:
 
 
 CASES = [
-    Case(1, "AttributeError", env={"PYTHONPATH": "/app"}, files={"sitecustomize.py": FAULT}),
+    Case(1, "KeyError", env={"PYTHONPATH": "/app"}, files={"sitecustomize.py": FAULT}),
     Case(2, "UsageError", ("db", "upgrade", "--no-such-option")),
     Case(3, "ConfigurationError", ("--directory", "nowhere", "db", "upgrade")),
     Case(4, "AppError", files={"app.py": "import no_such_module"}),

@@ -45,7 +45,6 @@ def starts(tmp_path: Path) -> list[dict[str, Any]]:
         check=True,
         capture_output=True,
         text=True,
-        timeout=60,
     )
     return [json.loads(line) for line in done.stdout.splitlines()]
 

@@ -182,14 +182,38 @@ class Clock:
         self.now += seconds
 
 
-def test_pauses_grow_from_a_glance_to_a_second(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The first pauses are about 50 ms; a refusal's are longer, none is past a second."""
+@pytest.fixture
+def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the wait go by a clock of its own."""
     monkeypatch.setattr("flask_migrate_sidecar.database.wait.time", Clock())
-    closed = make_url("postgresql+psycopg://u:p@127.0.0.1:1/d")
+
+
+CLOSED = make_url("postgresql+psycopg://u:p@127.0.0.1:1/d")
+
+
+@pytest.mark.usefixtures("_clock")
+def test_deadline_is_kept_to_the_moment() -> None:
+    """The last try is made at the deadline, neither sooner nor later."""
+    with pytest.raises(UnavailableError) as caught:
+        _wait(Database("default", CLOSED), timeout=3)
+    assert caught.value.fields["elapsed"] == pytest.approx(3, abs=0.001)
+
+
+@pytest.mark.usefixtures("_clock")
+def test_grace_is_kept_to_the_moment(tmp_path: Path) -> None:
+    """A refusal counts once it has lasted for the grace, neither sooner nor later."""
+    missing = make_url(f"sqlite:///{tmp_path}/nosuch/x.db")
+    with capture_logs() as logs, pytest.raises(RefusedError) as caught:
+        _wait(Database("default", missing), timeout=60, grace=3)
+    lasted = float(str(caught.value.fields["elapsed"])) - logs[0]["elapsed"]
+    assert lasted == pytest.approx(3, abs=0.002)
+
+
+@pytest.mark.usefixtures("_clock")
+def test_pauses_grow_from_a_glance_to_a_second(tmp_path: Path) -> None:
+    """The first pauses are about 50 ms; a refusal's are longer, none is past a second."""
     with capture_logs() as logs, pytest.raises(UnavailableError) as caught:
-        _wait(Database("default", closed), timeout=1)
+        _wait(Database("default", CLOSED), timeout=1)
     assert 0 < logs[0]["next_try"] <= 0.05
     assert 10 <= int(str(caught.value.fields["attempts"])) <= 45
     missing = make_url(f"sqlite:///{tmp_path}/nosuch/x.db")
