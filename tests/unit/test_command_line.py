@@ -142,3 +142,9 @@ def test_help_lists_everything() -> None:
         variables = ", ".join((setting.variable, *setting.variables))
         assert f"{setting.flag} {setting.metavar}\n" in text
         assert f"[{variables}; default: {setting.shown}]" in text
+
+
+def test_two_dashes_stay_where_they_were() -> None:
+    """Without them, the subcommand would take for an option what stands behind."""
+    found = parse_command_line(["db", "revision", "--", "--lock", "none"])
+    assert (found.flags, found.arguments) == ({}, ("revision", "--", "--lock", "none"))

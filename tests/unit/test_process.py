@@ -1,13 +1,15 @@
 """Signals, and the duties of a container's first process, each in a process of its own."""
 
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 
-DEADLINE = 240
+DEADLINE = float(os.environ.get("SIDECAR_TEST_DEADLINE", "240"))
 
 INTERRUPTION = """
 import os, signal
@@ -43,13 +45,20 @@ def start() -> Iterator[Start]:
 
     def start(program: str) -> "subprocess.Popen[str]":
         started.append(
-            subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+            subprocess.Popen(
+                [sys.executable, "-c", program],
+                stdout=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
         )
         return started[-1]
 
     yield start
     for process in started:
-        process.kill()
+        # With the child of a first process that did not pass the end on.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         assert process.stdout is not None
         process.stdout.close()

@@ -39,7 +39,7 @@ def starts(tmp_path: Path) -> list[dict[str, Any]]:
     """Return what each start of a program that starts itself again twice saw."""
     (tmp_path / "program.py").write_text(PROGRAM)
     done = subprocess.run(
-        [sys.executable, "program.py", "--flag", "a b"],
+        [sys.executable, tmp_path / "program.py", "--flag", "a b"],
         cwd=tmp_path,
         env={**os.environ, "MARK": "given"},
         check=True,
