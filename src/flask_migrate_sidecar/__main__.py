@@ -6,19 +6,23 @@ Nothing outside the standard library is imported before the application's own pa
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from .application.broken_packages import broken_packages_explained, require_extra
+from .application.dotenv import load_dotenv
 from .application.site_packages import Packages, add_site_packages
-from .errors import ConfigurationError, Interrupted, SidecarError
-from .log.last_resort import end, require_outputs
+from .errors import Interrupted, SidecarError, describe
+from .log.last_resort import end, require_outputs, write_last_line
 from .process.process_one import leave_process_one
 from .process.restart import Attempts
+from .process.signals import SIGNALS
 from .settings.command_line import CommandLine, parse_command_line
 from .settings.options import RUNNING, Settings
 from .settings.sources import find_unknown, read_settings
@@ -35,6 +39,7 @@ def main() -> NoReturn:
     try:
         require_outputs()
         leave_process_one()
+        end_at_signals()
         os.environ[RUNNING] = "1"
         attempts = Attempts.take_over(os.environ)
         forget_working_directory()
@@ -44,6 +49,16 @@ def main() -> NoReturn:
     except Exception as error:  # noqa: BLE001 - the last resort: no end without a line
         end(error)
     process.run(problem)
+
+
+def end_at_signals() -> None:
+    """End at once, with the last line, where a signal comes before anything was begun."""
+
+    def leave(number: int, _frame: object) -> NoReturn:
+        end(Interrupted(signal.Signals(number)))
+
+    for number in SIGNALS:
+        signal.signal(number, leave)
 
 
 def forget_working_directory() -> None:
@@ -91,20 +106,6 @@ def leave_with(text: str) -> NoReturn:
     sys.exit(0)
 
 
-def require_extra() -> None:
-    """Want the packages that the log itself needs.
-
-    Raises:
-        ConfigurationError: the extra was not installed.
-    """
-    try:
-        import structlog  # noqa: F401 - see whether it is there
-    except ModuleNotFoundError as error:
-        raise ConfigurationError(
-            "structlog is not installed", hint="pip install 'flask-migrate-sidecar[sidecar]'"
-        ) from error
-
-
 class Process:
     """The process around one command: streams, log, signals and the way out.
 
@@ -118,7 +119,7 @@ class Process:
     def __init__(
         self, line: CommandLine, folder: Path, packages: Packages, attempts: Attempts
     ) -> None:
-        with explain_broken_packages():
+        with broken_packages_explained():
             from .log import logger as log
             from .process.exit import guard_exit
             from .process.output import Streams
@@ -131,6 +132,8 @@ class Process:
         self.started = monotonic()
         self.is_loaded = False
         self.log = log.get_logger("flask_migrate_sidecar")
+        # From here to where the run handles it a signal could not be told.
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         self.streams = Streams(log.log_output)
         # For errors on the way to the real settings.
         defaults = Settings()
@@ -166,10 +169,7 @@ class Process:
         from .log.stdlib import take_over_logging
 
         try:
-            with explain_broken_packages():
-                from .application.dotenv import load_dotenv
-
-                load_dotenv(self.folder)
+            load_dotenv(self.folder)
         except SidecarError as unreadable:
             error = error or unreadable
         settings, malformed = read_settings(self.line.flags, os.environ)
@@ -188,7 +188,7 @@ class Process:
 
     def _execute(self, settings: Settings) -> Result:
         """Load the application and run the command in it."""
-        with explain_broken_packages():
+        with broken_packages_explained():
             from .application.versions import log_start
             from .commands.dispatch import RUNS
             from .commands.session import open_session
@@ -213,22 +213,31 @@ class Process:
         with self._lock:
             with suppress(Exception):
                 self.streams.finish()
-            code = 0
-            if error is None:
-                duration = round((monotonic() - self.started) * 1000)
-                fields = {**(summary or {}), "duration_ms": duration}
-                self.log.info("command.finished", exit_code=0, **fields)
-            else:
-                code = self._log_failure(error)
+            try:
+                code = self._log_last_line(error, summary or {})
+            except BaseException as unwritten:  # noqa: BLE001 - the last resort, once more
+                self.streams.give_back()
+                code = write_last_line(error or unwritten)
             log.close_log()
             self._exit(code)
 
+    def _log_last_line(self, error: BaseException | None, summary: Mapping[str, Any]) -> int:
+        """Log how the run ended and give its exit code."""
+        if error is not None:
+            return self._log_failure(error)
+        duration = round((monotonic() - self.started) * 1000)
+        self.log.info("command.finished", exit_code=0, **{**summary, "duration_ms": duration})
+        return 0
+
     def _log_failure(self, error: BaseException) -> int:
         """Log the last line of a bad run and give its exit code."""
-        code = getattr(error, "exit_code", SidecarError.exit_code)
+        code, hint, fields = SidecarError.exit_code, None, {}
+        # Others may have attributes of such names, which mean something else.
         known = isinstance(error, (SidecarError, Interrupted))
-        fields = dict(getattr(error, "fields", None) or {})
-        hint = getattr(error, "hint", None)
+        if isinstance(error, (SidecarError, Interrupted)):
+            code, fields = error.exit_code, dict(error.fields)
+        if isinstance(error, SidecarError):
+            hint = error.hint
         if isinstance(error, Interrupted):
             hint = "what was not committed is rolled back, and the lock is given back: run again"
             if fields.get("unfinished"):
@@ -240,11 +249,11 @@ class Process:
         self.log.error(
             "command.failed",
             exit_code=code,
-            error={"type": type(error).__name__, "message": str(error)},
+            error={"type": type(error).__name__, "message": describe(error)},
             hint=hint,
             **fields,
         )
-        return int(code)
+        return code
 
     def _say_last_word(self, code: int) -> int:
         """Log that user code ended the process."""
@@ -257,22 +266,6 @@ class Process:
         )
         self.streams.finish()
         return self._log_failure(error)
-
-
-@contextmanager
-def explain_broken_packages() -> Iterator[None]:
-    """Say what is wrong where Flask, Alembic or another package cannot be imported.
-
-    Raises:
-        ConfigurationError: one of them is missing, or does not fit the others.
-    """
-    try:
-        yield
-    except ImportError as error:
-        raise ConfigurationError(
-            f"the installed packages cannot be imported: {error}",
-            hint="'pip check' in that environment, --site-packages included, shows what is wrong",
-        ) from error
 
 
 if __name__ == "__main__":

@@ -135,3 +135,11 @@ class Interrupted(KeyboardInterrupt):
     def exit_code(self) -> int:
         """128 plus the signal's number, as shells and container runtimes report it."""
         return 128 + self.signal
+
+
+def describe(value: object) -> str:
+    """Give the text of an object; one that cannot tell its own must not cost the line."""
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001 - code of the application
+        return f"<{type(value).__name__} without a text>"

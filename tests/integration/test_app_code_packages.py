@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).parents[2]
 HERE = f"python{sys.version_info.major}.{sys.version_info.minor}"
 PURELIB = Path(sysconfig.get_path("purelib"))
-OLD = ("flask-sqlalchemy==3.0.2", "sqlalchemy==2.0.0", "alembic==1.13.0", "flask<3", "werkzeug<3")
+# SQLAlchemy's oldest release that can be imported: 2.0.31 was the first for Python 3.13.
+OLD_SQLALCHEMY = "2.0.0" if sys.version_info < (3, 13) else "2.0.31"
+OLD = (
+    *("flask-sqlalchemy==3.0.2", f"sqlalchemy=={OLD_SQLALCHEMY}", "alembic==1.13.0"),
+    *("flask<3", "werkzeug<3"),
+)
 NEW = ("flask-sqlalchemy", "sqlalchemy", "alembic", "flask")
 UPSTREAM = ("3.1.0", "4.0.7", "4.1.0", None)
 MATRIX = [(version, packages) for version in UPSTREAM for packages in (OLD, NEW)]
@@ -86,6 +91,39 @@ def test_matrix(
         assert versions["flask_migrate"]["version"] == version
         assert ("check" in lacks[0]) is (version == "3.1.0")
         assert "upgrade --bind" in lacks[0]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["raise AssertionError('too old')", "raise SystemExit(0)", "from alembic import nothing_such"],
+)
+@pytest.mark.parametrize("package", ["sqlalchemy", "flask", "structlog"])
+def test_package_that_cannot_be_imported(
+    package: str, statement: str, tmp_path: Path, sidecar: "RunCommand"
+) -> None:
+    """A package of the application's that does not fit this Python is named, with its folder."""
+    app = write_app(tmp_path / "app")
+    (tmp_path / "packages" / package).mkdir(parents=True)
+    (tmp_path / "packages" / package / "__init__.py").write_text(f"{statement}\n")
+
+    result = sidecar(app, "--site-packages", f"{tmp_path}/packages", "db", "upgrade")
+
+    last = read_last(result)
+    assert (result.returncode, last["exit_code"]) == (3, 3)
+    subject = re.escape(f"in {tmp_path}/packages/{package} cannot be imported: ")
+    assert re.match(f"{package} .*{subject}", last["error"]["message"])
+
+
+def test_path_file_that_ends_the_process(tmp_path: Path, sidecar: "RunCommand") -> None:
+    """A `.pth` file that ends the process is no success of the run that it kept from beginning."""
+    app = write_app(tmp_path / "app")
+    (tmp_path / "packages").mkdir()
+    (tmp_path / "packages" / "x.pth").write_text("import sys; sys.exit(0)\n")
+
+    result = sidecar(app, "--site-packages", f"{tmp_path}/packages", "db", "upgrade")
+
+    assert result.returncode == read_last(result)["exit_code"] == 3
+    assert f"a .pth file in {tmp_path}/packages" in read_last(result)["error"]["message"]
 
 
 def test_environment_beside_the_app_is_found(tmp_path: Path, sidecar: "RunCommand") -> None:

@@ -4,6 +4,8 @@ import json
 import os
 import re
 import resource
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -16,7 +18,7 @@ import pytest
 from conftest import clean_environment
 from following import FollowedRun
 from servers import MariaDB, Postgres
-from sidecar_runs import Launcher, append, read_log, revision_file
+from sidecar_runs import Launcher, append, prepend, read_log, revision_file
 
 HEAD = "6b92f4ec08d1"
 
@@ -26,6 +28,7 @@ import os, sys
 import flask_migrate_sidecar.__main__ as entrypoint
 import flask_migrate_sidecar.application.dotenv, flask_migrate_sidecar.commands.dispatch
 import flask_migrate_sidecar.log.stdlib, flask_migrate_sidecar.process.exit, dotenv
+import flask_migrate.runner
 from flask_migrate_sidecar.application.versions import format_versions
 
 format_versions()  # imports parts of importlib.metadata, which are late in Python 3.13
@@ -41,6 +44,14 @@ import sys
 import click
 
 
+def end(context, how):
+    if how == "raise":
+        error = ValueError("boom")
+        error.exit_code, error.fields = 0, None
+        raise error
+    context.exit(int(how)) if how.isdigit() else sys.exit([how])
+
+
 def add_commands(group):
     @group.command("ends")
     @click.argument("code", type=int)
@@ -51,6 +62,26 @@ def add_commands(group):
     @click.pass_context
     def leaves(context):
         context.exit(0)
+
+    @group.command("ends-in-option")
+    @click.option("--code", callback=lambda context, parameter, value: end(context, value))
+    def ends_in_option(code):
+        raise AssertionError("not reached")
+
+    @group.group("data")
+    def data():
+        pass
+
+    @data.command("load")
+    @click.option("--fast/--lock", default=True)
+    @click.option("--wait-timeout")
+    def load(fast, wait_timeout):
+        print(f"fast={fast} wait_timeout={wait_timeout}")
+
+    @group.command("hand-on", context_settings={"ignore_unknown_options": True})
+    @click.argument("words", nargs=-1, type=click.UNPROCESSED)
+    def hand_on(words):
+        print(*words)
 
     @group.command("ends-in-env")
     def ends_in_env():
@@ -192,13 +223,18 @@ def test_limit_that_is_reached_later(number: int, shop: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", [".env", ".flaskenv"])
-def test_dotenv_that_is_no_text(name: str, shop: Path, launch: Launcher) -> None:
+@pytest.mark.parametrize(
+    ("text", "reason"), [(b"\xff\xfeA=1\n", "it is not UTF-8"), (b"A=1\0\n", "null byte")]
+)
+def test_dotenv_that_is_no_text(
+    text: bytes, reason: str, name: str, shop: Path, launch: Launcher
+) -> None:
     """The file is named, and nothing runs with half an environment."""
-    (shop / name).write_bytes(b"\xff\xfeA=1\n")
+    (shop / name).write_bytes(text)
     result = launch(shop, "db", "upgrade")
     assert (result.returncode, result.last["exit_code"]) == (3, 3)
     assert ".env or .flaskenv" in result.last["error"]["message"]
-    assert "UTF-8" in result.last["error"]["message"]
+    assert reason in result.last["error"]["message"]
     assert not (shop / "instance").exists()
 
 
@@ -226,6 +262,7 @@ def test_folder_that_is_none(arguments: tuple[str, str], shop: Path, launch: Lau
         ("app", ("--app-dir", "app"), "--app-dir app: Permission denied"),
         ("app/.venv", ("--app-dir", "app"), "environment .*: Permission denied"),
         ("packages", ("--site-packages", "packages"), "--site-packages packages.*: Permission"),
+        ("app/.env", ("--app-dir", "app"), "/app/.env cannot be read: Permission denied"),
     ],
 )
 def test_folder_that_this_user_may_not_enter(
@@ -236,7 +273,10 @@ def test_folder_that_this_user_may_not_enter(
         folder = Path(name)
         folder.chmod(0o755)
         (folder / "app").mkdir()
-        (folder / closed).mkdir(exist_ok=True)
+        if closed.endswith(".env"):
+            (folder / closed).write_text("A=1\n")
+        else:
+            (folder / closed).mkdir(exist_ok=True)
         (folder / closed).chmod(0o700)
         done = subprocess.run(
             [sys.executable, "-c", AS_NOBODY, *arguments, "db", "upgrade"],
@@ -251,6 +291,37 @@ def test_folder_that_this_user_may_not_enter(
     assert re.search(said, last["error"]["message"])
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_working_directory_that_this_user_may_not_enter(shop: Path) -> None:
+    """Where the application lies elsewhere, the folder of the process does not matter."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        (Path(name) / "start").mkdir(mode=0o700)
+        shutil.copytree(shop, Path(name) / "app")
+        env = {"DATABASE_URL": "sqlite://", "PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run(
+            [sys.executable, "-c", AS_NOBODY, "--app-dir", f"{name}/app", "db", "heads"],
+            cwd=Path(name) / "start",
+            env={**clean_environment(), **env},
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(HEAD)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_before_anything_was_begun(number: signal.Signals, shop: Path) -> None:
+    """A signal that comes while packages are looked for ends the process with a line."""
+    packages = shop / "packages"
+    packages.mkdir()
+    (packages / "slow.pth").write_text(f"import os; os.kill(os.getpid(), {number:d})\n")
+    code, last = run_odd(["--site-packages", "packages", "db", "upgrade"], cwd=shop)
+    assert code == 128 + number
+    assert last["error"]["message"] == f"interrupted by {number.name}"
+
+
 @pytest.mark.parametrize(("code", "expected"), [(0, 0), (3, 8)])
 def test_own_command_that_exits(code: int, expected: int, own: Path, launch: Launcher) -> None:
     """`sys.exit(0)` of a command of the application's own is success, as in click."""
@@ -262,6 +333,15 @@ def test_own_command_that_exits(code: int, expected: int, own: Path, launch: Lau
 def test_own_command_that_leaves_by_click(own: Path, launch: Launcher) -> None:
     """`Context.exit(0)` is success too."""
     assert launch(own, "db", "leaves").returncode == 0
+
+
+@pytest.mark.parametrize(("how", "expected"), [("0", 0), ("3", 8), ("words", 8), ("raise", 8)])
+def test_own_command_that_ends_in_a_callback(
+    how: str, expected: int, own: Path, launch: Launcher
+) -> None:
+    """What an option's callback does while the words are parsed counts like the command itself."""
+    result = launch(own, "db", "ends-in-option", "--code", how)
+    assert result.returncode == result.last["exit_code"] == expected
 
 
 @pytest.mark.parametrize("command", ["upgrade", "ends-in-env"])
@@ -280,6 +360,24 @@ def test_options_of_an_own_command_are_its_own(own: Path, launch: Launcher) -> N
     assert result.returncode == 0
     assert result.stdout == "lock=main app_dir=out wait_timeout=soon\n"
     assert result.log[0]["settings"] == {}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("data", "load", "--lock", "--wait-timeout", "soon"), "fast=False wait_timeout=soon\n"),
+        (("hand-on", "--lock", "none"), "--lock none\n"),
+    ],
+    ids=["below a group", "unknown to the command"],
+)
+def test_options_of_what_is_below_an_own_command(
+    words: tuple[str, ...], said: str, own: Path, launch: Launcher
+) -> None:
+    """What lies below a group has options too, and some commands hand on what they do not know."""
+    result = launch(own, "db", *words)
+    assert result.returncode == 0
+    assert result.stdout == said
+    assert [line["kind"] for line in result.log if line["event"] == "lock.acquired"] == ["file"]
 
 
 def test_options_of_ours_behind_an_own_command(own: Path, launch: Launcher) -> None:
@@ -310,6 +408,50 @@ def test_option_that_comes_too_late(own: Path, launch: Launcher) -> None:
     result = launch(own, "db", "ends", "0", "--app-dir", ".")
     assert result.returncode == 2
     assert "--app-dir must stand before 'db'" in result.last["error"]["message"]
+
+
+def test_mistyped_subcommand_with_an_option_behind(own: Path, launch: Launcher) -> None:
+    """Where the application is not found for want of the option, the mistake is told first."""
+    result = launch(own.parent, "db", "upgarde", "--app-dir", own.name)
+    assert result.returncode == 2
+    assert result.last["hint"] == "did you mean 'db upgrade'?"
+
+
+@pytest.mark.parametrize("where", ["env.py", "revision"])
+@pytest.mark.parametrize("command", [("wait", "head"), ("db", "upgrade"), ("db", "stamp", "head")])
+def test_migrations_that_end_the_process(
+    command: tuple[str, ...], where: str, shop: Path, launch: Launcher
+) -> None:
+    """`sys.exit()` in `env.py`, or where a revision file is loaded, is a fault of theirs."""
+    file = shop / "migrations" / "env.py" if where == "env.py" else revision_file(shop, HEAD)
+    prepend(file, "import sys\nsys.exit(0)\n")
+    result = launch(shop, "--wait-timeout", "1", *command)
+    assert result.returncode == (8 if where == "env.py" else 9)
+    assert str(file) in result.last["hint"]
+
+
+def test_error_that_has_no_text(shop: Path, launch: Launcher) -> None:
+    """An exception that cannot tell itself costs neither the last line nor its exit code."""
+    fault = (
+        "\n\nclass Mute(Exception):\n    def __str__(self):\n        raise RuntimeError\n\n\n"
+        "def upgrade():\n    raise Mute\n"
+    )
+    append(revision_file(shop, HEAD), fault)
+    result = launch(shop, "db", "upgrade")
+    assert result.returncode == 8
+    assert "Mute" in result.last["error"]["message"]
+
+
+def test_log_that_cannot_be_written(shop: Path) -> None:
+    """Where even the last line fails, there is one all the same, with the run's exit code."""
+    append(
+        shop / "app.py",
+        "\n\nimport structlog\n\n\ndef fail(*_):\n    raise MemoryError\n\n\n"
+        "structlog.processors.JSONRenderer.__call__ = fail\nimport frobnicate\n",
+    )
+    code, last = run_odd(["db", "upgrade"], cwd=shop)
+    assert code == 4
+    assert "frobnicate" in last["error"]["message"]
 
 
 def test_function_that_is_called_like_alembics(shop: Path, launch: Launcher) -> None:

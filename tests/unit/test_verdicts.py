@@ -113,6 +113,7 @@ def test_busy_file_in_a_revision(tmp_path: Path) -> None:
         engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 0})
         with pytest.raises(OperationalError) as caught, engine.connect() as connection:
             connection.exec_driver_sql("CREATE TABLE t (i INTEGER)")
+        engine.dispose()
     assert diagnose(caught.value, moment=Moment.REVISION).verdict is Verdict.LOCKED
     assert diagnose(caught.value).verdict is Verdict.NOT_READY
     assert isinstance(explain(caught.value), LockedError)

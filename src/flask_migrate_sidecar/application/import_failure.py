@@ -16,8 +16,8 @@ from flask_migrate_sidecar.errors import (
     RefusedError,
     SidecarError,
     UnavailableError,
+    describe,
 )
-from flask_migrate_sidecar.log.redaction import describe
 
 DRIVERS: Final = frozenset(
     {

@@ -89,11 +89,20 @@ def _add_folder(folder: Path) -> list[str]:
     """Read the `.pth` files of editable installs too; give what they printed.
 
     They run before the log is there, and their complaints would be no lines of it.
+
+    Raises:
+        ConfigurationError: one of them ended the process.
     """
     printed = io.StringIO()
-    with redirect_stdout(printed), redirect_stderr(printed):
-        # Appends: the caller moves what is new to the front.
-        site.addsitedir(str(folder))
+    try:
+        with redirect_stdout(printed), redirect_stderr(printed):
+            # Appends: the caller moves what is new to the front.
+            site.addsitedir(str(folder))
+    except SystemExit as error:
+        raise ConfigurationError(
+            f"a .pth file in {folder} ended the process (exit code {error.code})",
+            hint="remove it, or name another folder with --site-packages",
+        ) from error
     return printed.getvalue().splitlines()
 
 

@@ -6,7 +6,7 @@ A click group's `main()` is never called: it turns a KeyboardInterrupt into `Abo
 from __future__ import annotations
 
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -149,7 +149,8 @@ def ends_well(error: BaseException) -> bool:
 
     That is success, as in click; but not where `env.py` or a revision ended it.
     """
-    if not isinstance(error, SystemExit) or error.code not in {None, 0}:
+    # Its code may be any object, and then it is no success.
+    if not isinstance(error, SystemExit) or error.code not in (None, 0):
         return False
     alembics = Path(str(find_spec("alembic").origin)).parent  # type: ignore[union-attr]
     frames = traceback.extract_tb(error.__traceback__)
@@ -190,6 +191,7 @@ def parse_subcommand(
 
     Raises:
         UsageError: there is no such subcommand, or its arguments do not fit.
+        SystemExit: it was answered already, with 0 for `--help`.
     """
     name, group = application.command, application.group
     if not arguments:
@@ -208,6 +210,8 @@ def parse_subcommand(
         if subname is None or command is None:
             outer.fail("a subcommand is needed")
         inner = command.make_context(subname, rest, parent=outer)
+    except click.exceptions.Exit as error:
+        raise SystemExit(error.exit_code) from error
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else f"flask-migrate {name}"
         raise UsageError(error.format_message(), hint=f"see {where} --help") from error
@@ -226,8 +230,22 @@ def has_option(command: click.Command, flag: str) -> bool:
 
 
 def own_options(group: click.Group, arguments: Sequence[str]) -> set[str]:
-    """Give the options of the sidecar's names that a subcommand has itself."""
-    command = group.commands.get(find_subcommand(arguments) or "")
+    """Give the options of the sidecar's names that a subcommand, or one below it, has itself."""
+    command = group.get_command(click.Context(group), find_subcommand(arguments) or "")
     if command is None:
         return {"--directory"}
-    return {setting.flag for setting in SETTINGS if has_option(command, setting.flag)}
+    return {setting.flag for setting in SETTINGS} & {*_list_flags(command)}
+
+
+def _list_flags(command: click.Command) -> Iterator[str]:
+    """List the options that a command or one below it takes, as they are written."""
+    if command.context_settings.get("ignore_unknown_options"):
+        # It hands on what it does not know.
+        yield from (setting.flag for setting in SETTINGS)
+    for parameter in command.params:
+        yield from (*parameter.opts, *parameter.secondary_opts)
+    if isinstance(command, click.Group):
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            yield from _list_flags(below) if below is not None else ()

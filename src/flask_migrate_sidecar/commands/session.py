@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import Any, Final
 
 from flask_migrate_sidecar.application.databases_of_app import (
@@ -16,25 +17,36 @@ from flask_migrate_sidecar.application.loading import Application, enter_folder,
 from flask_migrate_sidecar.application.subcommand import may_read, own_options
 from flask_migrate_sidecar.database.connect import Database
 from flask_migrate_sidecar.database.wait import wait_for_databases
-from flask_migrate_sidecar.errors import RefusedError, UnavailableError, UsageError
+from flask_migrate_sidecar.errors import (
+    AppError,
+    ConfigurationError,
+    RefusedError,
+    UnavailableError,
+    UsageError,
+)
 from flask_migrate_sidecar.history.environment import Environments
+from flask_migrate_sidecar.history.failure import explained
 from flask_migrate_sidecar.history.reading import Readings
 from flask_migrate_sidecar.history.repository import send_results_to
 from flask_migrate_sidecar.process.output import Streams
 from flask_migrate_sidecar.process.restart import Attempts
 from flask_migrate_sidecar.process.signals import Interruption
 from flask_migrate_sidecar.settings.command_line import (
+    STOCK,
     CommandLine,
     find_subcommand,
     parse_command_line,
 )
 from flask_migrate_sidecar.settings.options import Settings
-from flask_migrate_sidecar.settings.sources import load_settings
+from flask_migrate_sidecar.settings.sources import Flags, load_settings, read_settings
 
-# They steer what is over once the application's own options are known.
+# They steer how the application is found and what is logged until it is there: behind a command of
+# its own they come too late.
 _EARLY: Final = frozenset(
     {"app", "app_dir", "app_timeout", "site_packages", "log_format", "log_level", "termination_log"}
 )
+# They limit how often its import is tried: there a guess does.
+_LIMITS: Final = frozenset({"wait_timeout", "refused_grace"})
 
 
 @dataclass(frozen=True)
@@ -105,11 +117,18 @@ def open_session(
     """
     enter_folder(settings)
     _wait_for_known(line, settings)
+    guess = _guess_late_flags(line)
     try:
         application = load_application(settings, line.arguments, interruption.force)
     except (UnavailableError, RefusedError) as error:
+        limits = {name: values for name, values in guess.items() if name in _LIMITS}
+        guessed, _malformed = read_settings({**line.flags, **limits}, os.environ)
         is_gate = line.command == "wait head"
-        retry_import(error, attempts, settings, streams.restore, is_gate=is_gate)
+        retry_import(error, attempts, guessed, streams.restore, is_gate=is_gate)
+    except (ConfigurationError, AppError):
+        # For the lack of what stands there, it may be.
+        _refuse_late(line, guess)
+        raise
     interruption.reinstall()
     line, settings = _read_late_options(line, settings, application)
     with application.app.app_context():
@@ -139,18 +158,41 @@ def _read_late_options(
     """
     if line.command != "db":
         return line, settings
-    late = parse_command_line(line.argv, own_options(application.group, line.arguments))
+    with explained():
+        theirs = own_options(application.group, line.arguments)
+    late = parse_command_line(line.argv, theirs)
     if late.flags == line.flags:
         return late, settings
-    too_late = {n for n in _EARLY if late.flags.get(n) != line.flags.get(n)}
-    if too_late:
-        flag = "--" + min(too_late).replace("_", "-")
-        raise UsageError(
-            f"{flag} must stand before 'db': behind it, it could be an option of "
-            f"{find_subcommand(line.arguments)!r}",
-            hint=f"flask-migrate {flag} ... db {find_subcommand(line.arguments)}",
-        )
+    _refuse_late(line, late.flags)
     return late, load_settings(late.flags, os.environ)
+
+
+def _guess_late_flags(line: CommandLine) -> Flags:
+    """Read the options behind a command as if it had none of its own, which is not known yet."""
+    try:
+        return parse_command_line(line.argv, ()).flags
+    except UsageError:
+        return {}
+
+
+def _refuse_late(line: CommandLine, flags: Flags) -> None:
+    """Refuse options that stand behind a command of the application's own and steer its import.
+
+    Raises:
+        UsageError: there is one.
+    """
+    too_late = {name for name in _EARLY if flags.get(name) != line.flags.get(name)}
+    if not too_late:
+        return
+    flag = "--" + min(too_late).replace("_", "-")
+    subcommand = str(find_subcommand(line.arguments))
+    meant = get_close_matches(subcommand, STOCK, 1)
+    raise UsageError(
+        f"{flag} must stand before 'db': behind it, it could be an option of {subcommand!r}",
+        hint=f"did you mean 'db {meant[0]}'?"
+        if meant
+        else f"flask-migrate {flag} ... db {subcommand}",
+    )
 
 
 def _wait(

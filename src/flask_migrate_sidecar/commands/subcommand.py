@@ -5,8 +5,6 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import Final
 
-import click
-
 from flask_migrate_sidecar.application.subcommand import (
     Subcommand,
     parse_subcommand,
@@ -42,11 +40,9 @@ def run_subcommand(session: Session) -> Result:
     if directory:
         # Upstream reads one of them in `init`, the other elsewhere.
         application.state.migrate.directory = application.state.directory = directory
-    try:
-        with session.streams.released():
-            subcommand = parse_subcommand(application, session.line.arguments, directory=directory)
-    except click.exceptions.Exit:
-        return Result()  # --help was printed
+    subcommand = _parse(session)
+    if subcommand is None:
+        return Result()
     bind_everywhere(command=subcommand.name)
     refuse_comparing(application, subcommand)
     with application.app.app_context(), ExitStack() as stack:
@@ -56,6 +52,23 @@ def run_subcommand(session: Session) -> Result:
         x_arg = subcommand.params.get("x_arg")
         repository = open_repository(application, subcommand.directory, x_arg)
         return _run_with_repository(session, subcommand, repository)
+
+
+def _parse(session: Session) -> Subcommand | None:
+    """Parse the subcommand; None where parsing it was all: with `--help`, or a callback's end.
+
+    Raises:
+        SidecarError: its arguments do not fit, or a callback of the application's raised.
+    """
+    application, directory = session.application, session.settings.directory
+    with explained():
+        try:
+            with session.streams.released():
+                return parse_subcommand(application, session.line.arguments, directory=directory)
+        except SystemExit as error:
+            if error.code not in (None, 0):
+                raise
+    return None
 
 
 def _run_with_repository(

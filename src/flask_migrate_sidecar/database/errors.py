@@ -24,8 +24,8 @@ from typing import Final, NamedTuple
 from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 
-from flask_migrate_sidecar.errors import RefusedError, UnavailableError
-from flask_migrate_sidecar.log.redaction import Secrets, describe, find_secrets
+from flask_migrate_sidecar.errors import RefusedError, UnavailableError, describe
+from flask_migrate_sidecar.log.redaction import Secrets, find_secrets
 
 from .causes import (
     ACCOUNT_HOST,

@@ -30,6 +30,7 @@ from flask_migrate_sidecar.errors import (
     SidecarError,
     UnavailableError,
     UsageError,
+    describe,
 )
 
 # How each verdict of an error in the midst of a migration is told.
@@ -57,7 +58,9 @@ def explained(repository: Path | None = None) -> Iterator[None]:
     """
     try:
         yield
-    except Exception as error:
+    except SidecarError:
+        raise
+    except (Exception, SystemExit) as error:
         raise explain(error, repository=repository) from error
 
 
@@ -74,16 +77,20 @@ def explain(  # noqa: C901, PLR0911 - a table of cases, read from top to bottom
         return error
     if isinstance(error, click.UsageError):
         return UsageError(error.format_message())
-    if isinstance(error, SystemExit):
-        return MigrationError(f"the command ended the process with exit code {error.code}")
     if type(error).__name__ in _PENDING:
         return PendingError(str(error).splitlines()[0], hint=_PENDING[type(error).__name__])
     if isinstance(error, DBAPIError):
         return _explain_database(error)
     if isinstance(error, MissingKeyError):
         return _explain_missing_key(error, repository)
-    if _was_loading(error) or _MISFIT.search(str(error)):
+    if _was_loading(error) or _MISFIT.search(describe(error)):
         return _explain_loading(error)
+    if isinstance(error, SystemExit):
+        where = _locate(error, repository)
+        return MigrationError(
+            f"the command ended the process with exit code {error.code}",
+            hint=f"raised at {where}" if where else None,
+        )
     if isinstance(error, (CommandError, RevisionError)):
         return _explain_command(error)
     if isinstance(error, ImportError):
@@ -93,7 +100,7 @@ def explain(  # noqa: C901, PLR0911 - a table of cases, read from top to bottom
             f"alembic.ini cannot be read: {str(error).splitlines()[0]}",
             hint="mend the file, or write a new one with 'init' in another folder",
         )
-    text = f"{type(error).__name__}: {error}"
+    text = f"{type(error).__name__}: {describe(error)}"
     where = _locate(error, repository)
     return MigrationError(text, hint=f"raised at {where}" if where else None)
 
@@ -133,7 +140,7 @@ def _explain_loading(error: BaseException) -> SidecarError:
     if isinstance(error, ImportError):
         return _explain_import(error, None)
     where = _find_file(error)
-    text = f"{type(error).__name__}: {error}"
+    text = f"{type(error).__name__}: {describe(error)}"
     if isinstance(error, UserWarning):
         return HistoryError(str(error), hint="'history' and the folder's files show the clash")
     if isinstance(error, SyntaxError):

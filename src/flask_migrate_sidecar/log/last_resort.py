@@ -9,7 +9,12 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final, NoReturn
 
-from flask_migrate_sidecar.errors import ConfigurationError, SidecarError
+from flask_migrate_sidecar.errors import (
+    ConfigurationError,
+    Interrupted,
+    SidecarError,
+    describe,
+)
 
 from .termination_message import find_path, write_message
 
@@ -32,11 +37,20 @@ def require_outputs() -> None:
             )
 
 
-def end(error: Exception) -> NoReturn:
+def end(error: BaseException) -> NoReturn:
     """Write the last line, and end the process.
 
     Args:
         error: what kept the log from being set up.
+    """
+    os._exit(write_last_line(error))
+
+
+def write_last_line(error: BaseException) -> int:
+    """Write the last line without the log, and give the exit code.
+
+    Args:
+        error: what kept the log from writing it.
     """
     known = explain(error)
     event: dict[str, Any] = {
@@ -45,34 +59,34 @@ def end(error: Exception) -> NoReturn:
         "event": "command.failed",
         "logger": __name__,
         "exit_code": known.exit_code,
-        "error": {"type": type(known).__name__, "message": str(known)},
-        "hint": known.hint,
+        "error": {"type": type(known).__name__, "message": describe(known)},
+        "hint": getattr(known, "hint", "nothing was begun: run again"),
     }
-    if not isinstance(known, ConfigurationError):
+    if type(known) is SidecarError:
         event["exception"] = traceback.format_exception(error)
     with suppress(OSError):
         write_message(find_path(os.environ.get("MIGRATE_TERMINATION_LOG") or None), event)
     line = json.dumps(event).encode() + b"\n"
     with suppress(OSError):
         os.write(2 if _is_open(2) else 1, line)
-    os._exit(known.exit_code)
+    return known.exit_code
 
 
-def explain(error: Exception) -> SidecarError:
+def explain(error: BaseException) -> SidecarError | Interrupted:
     """Say what is wrong with the process's surroundings: that is what fails so early."""
-    if isinstance(error, SidecarError):
+    if isinstance(error, (SidecarError, Interrupted)):
         return error
     if isinstance(error, UnicodeError):
         hint = "a name, a variable or a file is not UTF-8"
-        return ConfigurationError(str(error), hint=hint)
+        return ConfigurationError(describe(error), hint=hint)
     if isinstance(error, OSError):
         where = f": {error.filename}" if error.filename else ""
         return ConfigurationError(
-            f"{error.strerror or error}{where}",
+            f"{error.strerror or describe(error)}{where}",
             hint="check the working directory, what is mounted, and the limits of the process",
         )
     return SidecarError(
-        f"{type(error).__name__}: {error}",
+        f"{type(error).__name__}: {describe(error)}",
         hint="this was not foreseen: please report it, with the traceback in this line",
     )
 

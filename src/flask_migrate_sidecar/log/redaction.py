@@ -13,6 +13,7 @@ from urllib.parse import quote, quote_plus, unquote
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from flask_migrate_sidecar.errors import describe
 from flask_migrate_sidecar.settings.options import Settings
 
 MASK: Final = "***"
@@ -112,14 +113,6 @@ def find_secrets(url: URL | str) -> set[str]:
         except (ArgumentError, ValueError):
             return found - {""}
     return (found | {str(url.password or "")} | set(_find_arguments(url))) - {""}
-
-
-def describe(value: object) -> str:
-    """Give the text of an object; one that cannot tell its own must not cost the line."""
-    try:
-        return str(value)
-    except Exception:  # noqa: BLE001 - code of the application
-        return f"<{type(value).__name__} without a text>"
 
 
 def _find_arguments(url: URL) -> Iterator[str]:

@@ -12,9 +12,10 @@ import threading
 import warnings
 from typing import Any
 
+from flask_migrate_sidecar.errors import describe
+
 from .events import LEVELS
 from .logger import get_logger, quiet
-from .redaction import describe
 
 
 def take_over_logging(level: str) -> None:

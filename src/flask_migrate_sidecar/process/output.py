@@ -168,7 +168,7 @@ class Streams:
         try:
             self._capture()
         except BaseException:
-            self._give_back()
+            self.give_back()
             raise
 
     def _capture(self) -> None:
@@ -264,9 +264,10 @@ class Streams:
     def restore(self) -> None:
         """Give both descriptors back, before the process starts itself again."""
         self.finish()
-        self._give_back()
+        self.give_back()
 
-    def _give_back(self) -> None:
+    def give_back(self) -> None:
+        """Let the descriptors write to where they wrote before."""
         for spool in self._spools:
             os.dup2(spool.original, spool.descriptor)
 

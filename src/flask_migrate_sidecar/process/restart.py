@@ -13,13 +13,15 @@ import signal
 import sys
 import time
 from collections.abc import MutableMapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Final, NoReturn, Self
 
 from flask_migrate_sidecar.errors import ConfigurationError
 
+from .signals import SIGNALS
+
 VARIABLE: Final = "_FLASK_MIGRATE_SIDECAR_ATTEMPTS"
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass
@@ -77,8 +79,10 @@ class Attempts:
         # A signal that comes between the two processes waits until the next one can handle it:
         # the mask outlives execve (POSIX), handlers do not, and process 1 of a container would
         # not even notice.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        os.chdir(self.folder)
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        # One that may not be entered again is not needed either: nothing can be relative to it.
+        with suppress(PermissionError):
+            os.chdir(self.folder)
         known = asdict(self)
         environ, _folder = known.pop("environ"), known.pop("folder")
         environ[VARIABLE] = json.dumps(known)
