@@ -400,6 +400,7 @@ class MariaDB(Server):
                 self._installer,
                 "--no-defaults",
                 f"--datadir={self.data}",
+                f"--tmpdir={self.folder}",
                 "--auth-root-authentication-method=normal",
                 "--skip-test-db",
             ]
@@ -407,7 +408,9 @@ class MariaDB(Server):
 
     def _command(self) -> Sequence[str]:
         settings = [f"--{name}={value}" for name, value in self._settings.items()]
-        folders = [f"--datadir={self.data}", f"--init-file={self._users}"]
+        # Its own, for TMPDIR may be a folder that only this user may enter.
+        folders = [f"--datadir={self.data}", f"--tmpdir={self.folder}"]
+        folders.append(f"--init-file={self._users}")
         return [self._daemon, "--no-defaults", *folders, *settings]
 
     def _creation(self, name: str) -> Sequence[str]:
