@@ -15,7 +15,7 @@ from flask_migrate_sidecar.lock.base import (
     application_name,
     lock_name,
     lock_number,
-    place,
+    process_place,
 )
 from flask_migrate_sidecar.lock.choose import choose_kind
 from flask_migrate_sidecar.lock.connection import driver_arguments
@@ -60,10 +60,10 @@ def test_application_name_keeps_the_process_id(pod: str) -> None:
 def test_place_says_what_kubernetes_told() -> None:
     """Pod, namespace and node lead an operator to the holder; each may be missing."""
     pod = {"POD_NAME": "web-0"}
-    assert place(pod) == "web-0"
-    assert place({**pod, "POD_NAMESPACE": "shop"}) == "shop/web-0"
-    assert place({**pod, "POD_NAMESPACE": "shop", "NODE_NAME": "n1"}) == "shop/web-0@n1"
-    assert place({})
+    assert process_place(pod) == "web-0"
+    assert process_place({**pod, "POD_NAMESPACE": "shop"}) == "shop/web-0"
+    assert process_place({**pod, "POD_NAMESPACE": "shop", "NODE_NAME": "n1"}) == "shop/web-0@n1"
+    assert process_place({})
 
 
 def test_holder_says_only_what_is_known() -> None:

@@ -16,6 +16,7 @@ from flask_migrate_sidecar.application.import_retry import retry_import
 from flask_migrate_sidecar.application.loading import Application, enter_folder, load_application
 from flask_migrate_sidecar.application.subcommand import may_read, own_options
 from flask_migrate_sidecar.database.connect import Database
+from flask_migrate_sidecar.database.url import is_memory
 from flask_migrate_sidecar.database.wait import wait_for_databases
 from flask_migrate_sidecar.errors import (
     AppError,
@@ -68,6 +69,11 @@ class Session:
     databases: Sequence[Database]
     environments: Environments
     streams: Streams
+
+    @property
+    def lasting(self) -> Sequence[Database]:
+        """The databases that outlast the process: those that are not in memory."""
+        return [database for database in self.databases if not is_memory(database.url)]
 
     def wait(
         self, databases: Sequence[Database], *, writes: bool, timeout: float | None = None

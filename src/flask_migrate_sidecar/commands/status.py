@@ -17,7 +17,6 @@ from flask_migrate_sidecar.history.repository import open_repository
 from flask_migrate_sidecar.history.revisions import load_history
 from flask_migrate_sidecar.lock.acquire import read_holder
 from flask_migrate_sidecar.lock.base import LockTarget
-from flask_migrate_sidecar.lock.choose import choose_kind
 
 from .session import Result, Session
 
@@ -81,10 +80,10 @@ def _describe(
 
 def _describe_lock(session: Session, database: Database) -> dict[str, Any]:
     """Look at the lock without taking it."""
-    timeout = session.settings.connect_timeout
-    kind, _why = choose_kind(session.settings.lock, database, timeout)
+    settings = session.settings
     target = LockTarget(database, *session.environments.find_version_table(database.name))
-    held, holder = read_holder(target, kind=kind, connect_timeout=timeout)
+    kind, holder = read_holder(target, kind=settings.lock, connect_timeout=settings.connect_timeout)
+    held = holder is not None
     return {"kind": kind, "held": held, "holder": holder.describe() if holder else None}
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from flask_migrate_sidecar.database.url import is_memory
-
 from .session import Result, Session
 
 
@@ -13,5 +11,5 @@ def run_wait_database(session: Session) -> Result:
     Raises:
         UnavailableError, RefusedError: one did not in time.
     """
-    session.wait([d for d in session.databases if not is_memory(d.url)], writes=False)
+    session.wait(session.lasting, writes=False)
     return Result()

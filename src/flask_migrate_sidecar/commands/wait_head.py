@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from flask_migrate_sidecar.database.backoff import next_pause
 from flask_migrate_sidecar.database.connect import DEFAULT
-from flask_migrate_sidecar.database.url import is_memory
 from flask_migrate_sidecar.errors import (
     LockedError,
     PendingError,
@@ -55,8 +54,7 @@ def run_wait_head(session: Session) -> Result:
         UnavailableError: a database was not reachable then.
     """
     started, limit = monotonic(), session.settings.head_timeout
-    kept = [d for d in session.databases if not is_memory(d.url)]
-    session.wait(kept, writes=False, timeout=limit)
+    session.wait(session.lasting, writes=False, timeout=limit)
     with session.application.app.app_context():
         repository = open_repository(session.application, session.settings.directory)
         with explained(repository.folder):

@@ -23,7 +23,7 @@ _SHAPING: Final = frozenset(
     }
 )
 # Arguments of an asynchronous driver that mean the same to the synchronous one.
-_SHARED: Final = frozenset(
+_OF_EVERY_DRIVER: Final = frozenset(
     {
         *("host", "port", "user", "password", "db", "database", "unix_socket", "charset"),
         *("init_command", "connect_timeout", "passfile", "target_session_attrs", "uri"),
@@ -60,7 +60,7 @@ class Database:
         synchronous = sync_url(url)
         given = dict(connect_args or {})
         if synchronous.drivername != url.drivername:
-            given = {key: value for key, value in given.items() if key in _SHARED}
+            given = {key: value for key, value in given.items() if key in _OF_EVERY_DRIVER}
         return cls(name, synchronous, given)
 
     def engine(self, *, connect_timeout: float) -> Engine:

@@ -2,14 +2,15 @@
 
     cause        of an exception: `find_cause` looks it up by SQLSTATE, by MariaDB's and MySQL's
                  number, by SQLite's result code or, where a driver has none of them, by text
-    verdict      of a cause at a moment: worth waiting, refused, locked, lost or failed
+    verdict      of a cause at a moment: not ready, refused, locked, transient or failed
 
 A PostgreSQL driver learns no SQLSTATE from a login that failed, only the server's text, so logins
 are told apart by a table of texts, which the tests hold against real servers. What no table knows
 (a server that speaks another language, a pooler's own words) is waited for at a login, and counts
 as a failure in a revision.
 
-A new error is a row in one of the tables `STATES`, `NUMBERS`, `RESULTS`, `ANSWERS`; nothing else in
+A new error is a row in one of the tables: `STATES` of PostgreSQL, `NUMBERS` of MariaDB and MySQL,
+`RESULTS` and `_SQLITE_TEXTS` of SQLite, `ANSWERS` for what comes as a text alone. Nothing else in
 the code base reads an SQLSTATE, a number or a driver's text.
 """
 

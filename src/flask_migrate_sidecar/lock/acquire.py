@@ -20,7 +20,7 @@ from .lease import LEASE_SECONDS
 from .wait import Wait, explain_lock_error
 from .watch import Guard, Watch
 
-_log: Final = get_logger(__name__)
+logger: Final = get_logger(__name__)
 
 
 @contextmanager
@@ -64,7 +64,7 @@ def hold_locks(
         chosen, why = choose_kind(kind, target.database, connect_timeout)
         names = [target.database.name]
         if chosen == "none":
-            _log.info("lock.skipped", database=names[0], kind=chosen, why=why)
+            logger.info("lock.skipped", database=names[0], kind=chosen, why=why)
             continue
         options = LockOptions(connect_timeout, lease, watch, token)
         choices.append(Choice(make_lock(chosen, target, options), why, names))
@@ -77,7 +77,7 @@ def hold_locks(
 
 def read_holder(
     target: LockTarget, *, kind: str, connect_timeout: float
-) -> tuple[bool, Holder | None]:
+) -> tuple[str, Holder | None]:
     """Look who holds a lock, without taking it.
 
     Args:
@@ -86,7 +86,7 @@ def read_holder(
         connect_timeout: seconds that one attempt to connect may take.
 
     Returns:
-        Whether it is held, and by whom.
+        The kind of the lock, and who holds it; None where nobody does.
 
     Raises:
         ConfigurationError: the kind does not fit the database.
@@ -95,7 +95,7 @@ def read_holder(
     """
     chosen, _why = choose_kind(kind, target.database, connect_timeout)
     if chosen == "none":
-        return False, None
+        return chosen, None
     lock = make_lock(chosen, target, LockOptions(connect_timeout))
     try:
         holder = lock.holder()
@@ -103,7 +103,7 @@ def read_holder(
         raise explain_lock_error(error, lock) from error
     finally:
         lock.release()
-    return holder is not None, holder
+    return chosen, holder
 
 
 def _distinct(choices: list[Choice], deadline: float) -> list[Choice]:
@@ -150,7 +150,7 @@ def _hold(choice: Choice, guard: Guard, deadline: float, heartbeat: float) -> It
         released = watch.stop() and _release(choice)
         if acquired is not None and released and not watch.is_lost:
             held = round(time.monotonic() - acquired, 3)
-            _log.info("lock.released", held=held, **choice.fields())
+            logger.info("lock.released", held=held, **choice.fields())
 
 
 def _release(choice: Choice) -> bool:
@@ -158,6 +158,6 @@ def _release(choice: Choice) -> bool:
     try:
         choice.lock.release()
     except (SQLAlchemyError, OSError) as error:
-        _log.warning("lock.release_failed", reason=str(error), **choice.fields())
+        logger.warning("lock.release_failed", reason=str(error), **choice.fields())
         return False
     return True

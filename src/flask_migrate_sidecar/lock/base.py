@@ -140,7 +140,7 @@ def application_name(environment: Mapping[str, str] = os.environ) -> str:
     return f"{PROGRAM}:{place.encode()[:room].decode(errors='ignore')}{pid}"
 
 
-def place(environment: Mapping[str, str] = os.environ) -> str:
+def process_place(environment: Mapping[str, str] = os.environ) -> str:
     """Tell where this process runs: `namespace/pod@node`, as far as Kubernetes told us."""
     pod = environment.get("POD_NAME") or socket.gethostname()
     namespace, node = environment.get("POD_NAMESPACE"), environment.get("NODE_NAME")

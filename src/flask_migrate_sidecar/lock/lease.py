@@ -30,7 +30,7 @@ from flask_migrate_sidecar.database.dialect import find_dialect
 from flask_migrate_sidecar.database.errors import Moment, diagnose
 from flask_migrate_sidecar.errors import RefusedError
 
-from .base import Holder, LockTarget, application_name, lock_name, place
+from .base import Holder, LockTarget, application_name, lock_name, process_place
 from .connection import ConnectedLock, identify_server
 
 LEASE_TABLE: Final = "flask_migrate_sidecar_lock"
@@ -149,7 +149,7 @@ class LeaseLock(ConnectedLock):
             "token": self._token,
             "pid": os.getpid(),
             "application": application_name(),
-            "client": place()[:255],
+            "client": process_place()[:255],
             "acquired_ms": now,
             "expires_ms": self._expiry(now),
         }

@@ -15,7 +15,7 @@ from typing import Final
 from flask_migrate_sidecar.database.url import sqlite_path
 from flask_migrate_sidecar.errors import RefusedError
 
-from .base import Holder, Lock, LockTarget, application_name, place
+from .base import Holder, Lock, LockTarget, application_name, process_place
 
 SUFFIX: Final = ".lock"
 # C's struct flock on Linux: type, whence, start, length, process.
@@ -143,7 +143,7 @@ def _card() -> bytes:
     card = {
         "pid": os.getpid(),
         "application": application_name(),
-        "host": place(),
+        "host": process_place(),
         "since": datetime.now(UTC).isoformat(),
         # Without its arguments: a URL with a password may be among them.
         "command": Path(sys.argv[0]).name,

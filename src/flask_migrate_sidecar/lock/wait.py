@@ -16,7 +16,7 @@ from flask_migrate_sidecar.log.logger import get_logger
 from .base import Holder, Lock
 from .choose import Choice
 
-_log: Final = get_logger(__name__)
+logger: Final = get_logger(__name__)
 
 
 class Wait:
@@ -62,7 +62,7 @@ class Wait:
             if self._lock.try_acquire():
                 waited = round(time.monotonic() - self._started, 3)
                 fields = self._choice.fields()
-                _log.info("lock.acquired", why=self._choice.why, waited=waited, **fields)
+                logger.info("lock.acquired", why=self._choice.why, waited=waited, **fields)
                 return None
             return _locked(self._choice, self._lock.holder())
         except UnavailableError as error:
@@ -83,7 +83,7 @@ class Wait:
         if self._said_at is None or news != self._said or is_due:
             self._said_at, self._said = now, news
             extra = {"reason": reason} if reason else {"holder": holder}
-            _log.info(
+            logger.info(
                 "lock.waiting",
                 waited=round(now - self._started, 3),
                 remaining=round(max(0.0, self._deadline - now), 3),

@@ -12,7 +12,7 @@ from flask_migrate_sidecar.process.threads import start_thread
 from .base import LockLostError
 from .choose import Choice
 
-_log: Final = get_logger(__name__)
+logger: Final = get_logger(__name__)
 
 # Seconds that a sign of life may take before the lock's connection counts as dead.
 _CHECK_TIMEOUT: Final = 30.0
@@ -84,7 +84,7 @@ class Watch:
     def _lose(self, reason: LockLostError) -> None:
         self._reason = reason
         self._lost.set()
-        _log.error("lock.lost", reason=str(reason), **self._choice.fields())
+        logger.error("lock.lost", reason=str(reason), **self._choice.fields())
 
 
 @dataclass(frozen=True)

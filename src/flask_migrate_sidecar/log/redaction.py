@@ -19,14 +19,12 @@ from flask_migrate_sidecar.settings.options import Settings
 MASK: Final = "***"
 # The password of a URL in free text, up to the last @ before the next space or quote.
 _URL_PASSWORD: Final = re.compile(r"(?<=://)([^\s:/@'\"]*):([^\s'\"]*)@(?=[^@\s'\"]*)")
-_QUERY_PASSWORD: Final = re.compile(r"(?i)\b(password|passwd|sslpassword)=([^\s&;'\"]+)")
 _WORD: Final = re.compile(r"[A-Za-z]+|[0-9]+|.{1,5}", re.DOTALL)
 # Variables whose value is a password; some images have switches with such names.
 _PASSWORD_VARIABLE: Final = re.compile(r"(PASSWORD|PASSWD|_PASS)$", re.IGNORECASE)
 _SWITCHES: Final = frozenset({"", "0", "1", "yes", "no", "true", "false"})
-_SECRET_ARGUMENTS: Final = frozenset(
-    {"password", "passwd", "sslpassword", "pwd", "ssl_key_password"}
-)
+_SECRET_ARGUMENTS: Final = ("password", "passwd", "sslpassword", "pwd", "ssl_key_password")
+_QUERY_PASSWORD: Final = re.compile(rf"(?i)\b({'|'.join(_SECRET_ARGUMENTS)})=([^\s&;'\"]+)")
 
 
 class Secrets:
