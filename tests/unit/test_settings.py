@@ -93,6 +93,24 @@ def test_unreadable_file_is_named(content: bytes | None, tmp_path: Path) -> None
         load_settings({}, {"MIGRATE_DATABASE_URL_FILE": str(file)})
 
 
+@pytest.mark.parametrize("content", ["", "\n", "\r\n", " \n\n"])
+@pytest.mark.parametrize("variable", ["MIGRATE_DATABASE_URL", "MIGRATE_DATABASE_URL__USERS"])
+def test_empty_file_is_not_passed_over(variable: str, content: str, tmp_path: Path) -> None:
+    """A secret without a value is not the same as none: another database would be migrated."""
+    file = tmp_path / "url"
+    file.write_bytes(content.encode())
+    with pytest.raises(ConfigurationError, match=rf"{variable}_FILE: {file} is empty"):
+        load_settings({}, {f"{variable}_FILE": str(file)})
+
+
+def test_file_written_on_windows(tmp_path: Path) -> None:
+    """A line that ends as it does there is no part of the value."""
+    file = tmp_path / "url"
+    file.write_bytes(b"postgresql://u:p@h/d\r\n")
+    settings = load_settings({}, {"MIGRATE_DATABASE_URL_FILE": str(file)})
+    assert settings.database_url == "postgresql://u:p@h/d"
+
+
 def test_binds_have_a_variable_each(tmp_path: Path) -> None:
     """Each bind has a flag, a variable and a file; the flag wins, spellings of a name are one."""
     file = tmp_path / "url"

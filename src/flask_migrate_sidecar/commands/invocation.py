@@ -8,7 +8,7 @@ from typing import Any
 
 from flask_migrate_sidecar.application.subcommand import Subcommand
 from flask_migrate_sidecar.database.connect import Database
-from flask_migrate_sidecar.errors import Interrupted
+from flask_migrate_sidecar.errors import ConfigurationError, Interrupted
 from flask_migrate_sidecar.history.failure import explain
 from flask_migrate_sidecar.history.heartbeat import beating
 from flask_migrate_sidecar.history.outcome import find_outcome
@@ -19,6 +19,7 @@ from flask_migrate_sidecar.history.revisions import load_history, strict_history
 from flask_migrate_sidecar.lock.acquire import hold_locks
 from flask_migrate_sidecar.lock.base import LockTarget
 from flask_migrate_sidecar.lock.watch import Guard
+from flask_migrate_sidecar.settings.options import normalise_bind
 
 from .session import Result, Session
 
@@ -60,11 +61,41 @@ def invoke(
 def read_selected(
     session: Session, subcommand: Subcommand, repository: Repository, script: Any, **options: Any
 ) -> Readings:
-    """Read the databases that the subcommand is about."""
+    """Read the databases that the subcommand is about.
+
+    Raises:
+        ConfigurationError: one that was named is none of the repository's.
+    """
     found = read_databases(
         session.application, session.environments, repository.config, script, **options
     )
+    require_managed(session, found, subcommand.binds)
     return {name: held for name, held in found.items() if subcommand.selects(name)}
+
+
+def require_managed(session: Session, found: Readings, binds: Sequence[str] = ()) -> None:
+    """Want what was asked for by name to be a database that the repository's `env.py` comes to.
+
+    Args:
+        session: what the commands share.
+        found: what `env.py` came to.
+        binds: the databases that `--bind` names; none means all.
+
+    Raises:
+        ConfigurationError: `--bind` names one that it does not come to, or a URL was given for it.
+    """
+    redirected = session.settings.bind_urls()
+    for database in session.databases:
+        name = database.name
+        is_wanted = name in binds if binds else normalise_bind(name) in redirected
+        if is_wanted and name not in found:
+            raise ConfigurationError(
+                f"the repository does not migrate the database {name!r}: its env.py does not come "
+                "to it",
+                hint="leave the bind out, or use a repository for several databases: "
+                "'db init --multidb' makes one",
+                database=name,
+            )
 
 
 @contextmanager

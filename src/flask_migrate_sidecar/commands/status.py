@@ -45,7 +45,10 @@ def run_status(session: Session) -> Result:
                 found = read_databases(
                     session.application, session.environments, repository.config, script
                 )
-        states = {d.name: _describe(session, d, script, found) for d in session.databases}
+        states = {
+            d.name: _describe(session, d, script, found.get(d.name), is_reached=d.name in reached)
+            for d in session.databases
+        }
     print_status(states, session.line.form, session.streams.results)
     if failure is not None:
         raise failure
@@ -65,13 +68,19 @@ def _reach(session: Session) -> tuple[list[str], SidecarError | None]:
 
 
 def _describe(
-    session: Session, database: Database, script: ScriptDirectory, found: Readings
+    session: Session,
+    database: Database,
+    script: ScriptDirectory,
+    current: tuple[str, ...] | None,
+    *,
+    is_reached: bool,
 ) -> dict[str, Any]:
-    current = found.get(database.name)
     lock = {"kind": session.settings.lock, "held": False, "holder": None}
     if current is None:
         nothing = {**describe_position(script, ()), "pending": []}
-        return {**nothing, "state": "unreachable", "lock": {**lock, "held": None}}
+        # The repository's env.py does not come to each bind of the application.
+        state = "unmanaged" if is_reached else "unreachable"
+        return {**nothing, "state": state, "lock": {**lock, "held": None}}
     if not is_memory(database.url):
         with suppress(SidecarError):
             lock |= _describe_lock(session, database)

@@ -13,6 +13,7 @@ from flask_migrate_sidecar.application.subcommand import (
 from flask_migrate_sidecar.database.connect import Database
 from flask_migrate_sidecar.database.url import is_memory
 from flask_migrate_sidecar.errors import (
+    ConfigurationError,
     RefusedError,
     SidecarError,
     UnavailableError,
@@ -20,7 +21,7 @@ from flask_migrate_sidecar.errors import (
 )
 from flask_migrate_sidecar.history.failure import explained
 from flask_migrate_sidecar.history.repository import Repository, open_repository
-from flask_migrate_sidecar.history.revisions import load_history
+from flask_migrate_sidecar.history.revisions import check_places, load_history
 from flask_migrate_sidecar.log.logger import bind_everywhere, get_logger
 
 from .invocation import hold, invoke, read_selected
@@ -74,6 +75,10 @@ def _parse(session: Session) -> Subcommand | None:
 def _run_with_repository(
     session: Session, subcommand: Subcommand, repository: Repository
 ) -> Result:
+    if not subcommand.is_own:
+        makes_folder = subcommand.name in {"migrate", "revision"}
+        with explained(repository.folder):
+            check_places(repository.config, may_be_missing=makes_folder)
     if not subcommand.reads(revision_environment=repository.has_environment_for_files):
         return invoke(session, subcommand, repository)
     databases = _select_databases(session, subcommand)
@@ -95,6 +100,7 @@ def _learn_version_tables(session: Session, subcommand: Subcommand, repository: 
     Whatever else is wrong with it is told behind the lock.
 
     Raises:
+        ConfigurationError: one that was named is none of the repository's.
         UnavailableError, RefusedError: a database could not be asked.
     """
     options = {
@@ -105,7 +111,7 @@ def _learn_version_tables(session: Session, subcommand: Subcommand, repository: 
         with explained(repository.folder):
             script = load_history(repository.config)
             read_selected(session, subcommand, repository, script, **options)
-    except (UnavailableError, RefusedError):
+    except (ConfigurationError, UnavailableError, RefusedError):
         raise
     except SidecarError as error:
         logger.debug("database.unread", reason=str(error))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from flask_migrate_sidecar.application.subcommand import Subcommand
 from flask_migrate_sidecar.database.connect import Database
 from flask_migrate_sidecar.errors import (
+    ConfigurationError,
     HistoryError,
     RefusedError,
     SidecarError,
@@ -79,7 +80,7 @@ class _Upgrade:
         """Read before the lock; what fails for a reason of its own is read again behind it."""
         try:
             return self.read()
-        except (UnavailableError, RefusedError):
+        except (ConfigurationError, UnavailableError, RefusedError):
             raise
         except SidecarError:
             return None
@@ -153,9 +154,12 @@ def run_upgrade(
     """
     with explained(repository.folder):
         script = load_history(repository.config)
+    if not script.get_heads():
+        logger.warning("history.empty", place=script.dir, hint="there is no revision to apply")
     target = str(subcommand.params["revision"])
     upgrade = _Upgrade(session, subcommand, repository, script, target)
     before = upgrade.read_early()
+    _warn_of_unmanaged(databases, before)
     pending = {} if before is None else upgrade.find_work(before)
     if before is not None and not pending:
         return _stay(before)
@@ -166,6 +170,17 @@ def run_upgrade(
         if before is not None and upgrade.was_done(before, after, pending):
             return Result(before=before, after=after)
         return invoke(session, subcommand, repository, guard.verify)
+
+
+def _warn_of_unmanaged(databases: Sequence[Database], found: Readings | None) -> None:
+    """Say once that a bind of the application is none of the repository's."""
+    names = [database.name for database in databases if found and database.name not in found]
+    if names:
+        logger.warning(
+            "database.unmanaged",
+            databases=names,
+            hint="the repository's env.py does not come to them: nothing is migrated there",
+        )
 
 
 def _stay(current: Readings) -> Result:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from flask_migrate_sidecar.database.backoff import next_pause
 from flask_migrate_sidecar.database.connect import DEFAULT
 from flask_migrate_sidecar.errors import (
+    ConfigurationError,
     LockedError,
     PendingError,
     SidecarError,
@@ -21,6 +22,7 @@ from flask_migrate_sidecar.history.repository import Repository, open_repository
 from flask_migrate_sidecar.history.revisions import load_history
 from flask_migrate_sidecar.log.logger import get_logger
 
+from .invocation import require_managed
 from .session import Result, Session
 
 if TYPE_CHECKING:
@@ -59,6 +61,11 @@ def run_wait_head(session: Session) -> Result:
         repository = open_repository(session.application, session.settings.directory)
         with explained(repository.folder):
             script = load_history(repository.config)
+        if not script.get_heads():
+            raise ConfigurationError(
+                f"there is no revision in {script.dir}: no database can be at its head",
+                hint="check that the image or the volume holds the revisions",
+            )
         told = None
         while not (look := _look(session, repository, script)).is_open:
             elapsed = monotonic() - started
@@ -82,6 +89,7 @@ def _look(session: Session, repository: Repository, script: ScriptDirectory) -> 
             )
     except (UnavailableError, LockedError) as outage:
         return _Look({DEFAULT: "unreachable"}, outage)
+    require_managed(session, found)
     return _Look({name: judge(script, revisions) for name, revisions in found.items()})
 
 

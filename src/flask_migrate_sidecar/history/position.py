@@ -37,6 +37,8 @@ def check_known(script: ScriptDirectory, current: Readings) -> None:
 def judge(script: ScriptDirectory, current: Sequence[str]) -> str:
     """Name the state of a database: empty, behind, at_head, ahead or diverged."""
     heads = set(script.get_heads())
+    if not heads and not current:
+        return "empty"
     known = {revision for revision in current if is_known(script, revision)}
     if len(known) < len(current):
         return "ahead" if known <= heads else "diverged"

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from alembic.script import ScriptDirectory
+
+from flask_migrate_sidecar.errors import ConfigurationError
 
 
 @contextmanager
@@ -20,13 +24,51 @@ def strict_history() -> Iterator[None]:
         yield
 
 
+def check_places(config: Any, *, may_be_missing: bool = False) -> None:
+    """Want the folders of the revisions to be there: Alembic passes over one that is not.
+
+    Args:
+        config: Alembic's configuration.
+        may_be_missing: the command makes the folder where it is missing.
+
+    Raises:
+        ConfigurationError: one is missing, is no folder, or this user may not read it.
+    """
+    script = ScriptDirectory.from_config(config)
+    for place in map(Path, script._version_locations):  # noqa: SLF001 - as it was configured
+        try:
+            _read_place(place, recursive=script.recursive_version_locations)
+        except FileNotFoundError as error:
+            if not may_be_missing:
+                raise _explain_place(place, error) from error
+        except OSError as error:
+            raise _explain_place(place, error) from error
+
+
+def _read_place(place: Path, *, recursive: bool) -> None:
+    for entry in os.scandir(place):
+        if recursive and entry.is_dir():
+            _read_place(Path(entry.path), recursive=True)
+
+
+def _explain_place(place: Path, error: OSError) -> ConfigurationError:
+    return ConfigurationError(
+        f"the revisions in {place} cannot be read: {error.strerror}",
+        hint="check that the image or the volume holds that folder (.dockerignore, a ConfigMap "
+        "without its subfolders) and that this user may read it; 'migrate' and 'revision' make a "
+        "new one",
+    )
+
+
 def load_history(config: Any) -> ScriptDirectory:
     """Load every revision of a repository.
 
     Raises:
+        ConfigurationError: a folder of revisions cannot be read.
         UserWarning: the revisions do not fit together.
         Exception: what Alembic or a revision's file raises.
     """
+    check_places(config)
     with strict_history():
         script = ScriptDirectory.from_config(config)
         _ = script.revision_map.heads

@@ -28,7 +28,8 @@ def load_settings(flags: Flags, environ: Mapping[str, str]) -> Settings:
 
     Raises:
         UsageError: a value is malformed.
-        ConfigurationError: a variable and its file are both set, or a file cannot be read.
+        ConfigurationError: a variable and its file are both set, or a file cannot be read or is
+            empty.
     """
     settings, error = read_settings(flags, environ)
     if error is not None:
@@ -110,13 +111,20 @@ def _read_variable(name: str, environ: Mapping[str, str]) -> str:
     if text:
         raise ConfigurationError(f"{name} and {name}_FILE are both set", hint="set one of the two")
     try:
-        return Path(path).read_text(encoding="utf-8").removesuffix("\n")
+        text = Path(path).read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ConfigurationError(
             f"{name}_FILE: {path} cannot be read: {reason}",
             hint="check that the secret is mounted there and that this user may read it",
         ) from error
+    if not text.strip():
+        # Not given is another thing: then the application's own database would be migrated.
+        raise ConfigurationError(
+            f"{name}_FILE: {path} is empty",
+            hint="check that the secret has a value and is rendered before this starts",
+        )
+    return text
 
 
 def _read_bind_variables(flags: list[str], environ: Mapping[str, str]) -> Iterable[str]:

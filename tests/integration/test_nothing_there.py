@@ -1,0 +1,163 @@
+"""What looks at nothing is no success: no revisions, no secret, no database of the repository's."""
+
+import ctypes
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app_code import write_app
+from conftest import clean_environment
+from sidecar_runs import Launcher, events
+
+# A gate that does not refuse waits until then.
+SOON = {"MIGRATE_HEAD_TIMEOUT": "2"}
+READING = [
+    *("db upgrade", "wait head", "status", "db current", "db check", "db stamp head"),
+    *("db heads", "db history", "db downgrade base", "db ensure-version"),
+]
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Path:
+    """Return an application with one revision and a bind that its repository does not know."""
+    folder = write_app(tmp_path / "app")
+    text = (folder / "app.py").read_text()
+    config = 'app.config["SQLALCHEMY_BINDS"] = {"users": "sqlite:///users.db"}\n'
+    (folder / "app.py").write_text(text.replace("db = SQL", f"{config}db = SQL"))
+    return folder
+
+
+def remove(versions: Path) -> None:
+    """Leave no folder, as an image does from which it was ignored."""
+    shutil.rmtree(versions)
+
+
+def replace_by_file(versions: Path) -> None:
+    """Leave a file, as a volume does that was mounted with a `subPath` that is one."""
+    shutil.rmtree(versions)
+    versions.write_text("")
+
+
+def list_missing(versions: Path) -> None:
+    """List a folder beside it that is not there."""
+    (versions.parent / "alembic.ini").write_text(
+        "[alembic]\nversion_locations = %(here)s/versions:%(here)s/plugin\n"
+        "version_path_separator = :\npath_separator = :\n"
+    )
+
+
+@pytest.mark.parametrize("command", READING)
+@pytest.mark.parametrize("damage", [remove, replace_by_file, list_missing])
+def test_folder_of_revisions_that_is_not_there(
+    damage: Callable[[Path], None], command: str, app: Path, launch: Launcher
+) -> None:
+    """Alembic passes over a folder that it cannot list; every command that reads it must not."""
+    assert launch(app, "db", "upgrade").returncode == 0
+    damage(app / "migrations" / "versions")
+    result = launch(app, *command.split(), env=SOON)
+    assert result.returncode == result.last["exit_code"] == 3
+    assert "the revisions in " in result.last["error"]["message"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("command", ["db upgrade", "wait head", "status", "db migrate"])
+def test_folder_of_revisions_that_this_user_may_not_read(command: str, app: Path) -> None:
+    """A folder of another user's is no empty history."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o777)
+        copy = Path(shutil.copytree(app, Path(name) / "app"))
+        copy.chmod(0o777)
+        (copy / "migrations" / "versions").chmod(0o700)
+        os.chown(copy / "migrations" / "versions", 65534, 65534)
+        done = subprocess.run(
+            [sys.executable, "-m", "flask_migrate_sidecar", *command.split()],
+            cwd=copy,
+            env={**clean_environment(), **SOON},
+            preexec_fn=drop_right_to_pass,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+    last = json.loads(done.stderr.splitlines()[-1])
+    assert done.returncode == last["exit_code"] == 3
+    assert "Permission denied" in last["error"]["message"]
+
+
+def drop_right_to_pass() -> None:
+    """Become a root whom the rights of files bind; another user might not even read Python."""
+    bounding_set_drop = 24  # PR_CAPBSET_DROP, prctl(2)
+    for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, capabilities(7)
+        ctypes.CDLL(None).prctl(bounding_set_drop, capability, 0, 0, 0)
+
+
+def test_no_revision_yet(app: Path, launch: Launcher) -> None:
+    """A repository without a revision is upgraded with a warning; a gate does not open on it."""
+    for file in (app / "migrations" / "versions").glob("*.py"):
+        file.unlink()
+    upgrade = launch(app, "db", "upgrade")
+    assert upgrade.returncode == 0
+    assert events(upgrade.log, "history.empty")
+    gate = launch(app, "wait", "head", env=SOON)
+    assert gate.returncode == 3
+    assert "there is no revision" in gate.last["error"]["message"]
+    status = launch(app, "status")
+    assert json.loads(status.stdout)["databases"]["default"]["state"] == "empty"
+
+
+def test_first_revision_makes_its_folder(app: Path, launch: Launcher) -> None:
+    """Git keeps no empty folder: the first revision of a fresh clone is written all the same."""
+    shutil.rmtree(app / "migrations" / "versions")
+    assert launch(app, "db", "revision", "-m", "first").returncode == 0
+    assert len(list((app / "migrations" / "versions").glob("*.py"))) == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("db", "upgrade", "--bind", "users"),
+        ("db", "stamp", "head", "--bind", "users"),
+        ("--bind-url", "users=sqlite:///other.db", "db", "upgrade"),
+        ("--bind-url", "users=sqlite:///other.db", "wait", "head"),
+    ],
+)
+def test_database_that_the_repository_does_not_migrate(
+    words: tuple[str, ...], app: Path, launch: Launcher
+) -> None:
+    """A bind that is asked for by name and that `env.py` does not come to is no success."""
+    result = launch(app, *words, env=SOON)
+    assert result.returncode == result.last["exit_code"] == 3
+    assert "does not migrate the database 'users'" in result.last["error"]["message"]
+    assert not tables_of(app)
+
+
+def test_database_that_nobody_asked_for(app: Path, launch: Launcher) -> None:
+    """A bind that is not the repository's is warned of once, and has a state of its own."""
+    result = launch(app, "db", "upgrade")
+    assert result.returncode == 0
+    (warning,) = events(result.log, "database.unmanaged")
+    assert warning["databases"] == ["users"]
+    states: dict[str, Any] = json.loads(launch(app, "status").stdout)["databases"]
+    assert {name: state["state"] for name, state in states.items()} == {
+        "default": "at_head",
+        "users": "unmanaged",
+    }
+
+
+def tables_of(app: Path) -> set[str]:
+    """Give the tables of the main database."""
+    file = app / "instance" / "main.db"
+    if not file.exists():
+        return set()
+    with closing(sqlite3.connect(file)) as connection:
+        found = connection.execute("SELECT name FROM sqlite_master").fetchall()
+    return {name for (name,) in found} - {"alembic_version"}
