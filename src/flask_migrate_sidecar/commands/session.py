@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from flask_migrate_sidecar.application.databases_of_app import (
     list_databases,
@@ -16,6 +16,7 @@ from flask_migrate_sidecar.application.import_retry import retry_import
 from flask_migrate_sidecar.application.loading import Application, enter_folder, load_application
 from flask_migrate_sidecar.application.subcommand import may_read, own_options
 from flask_migrate_sidecar.database.connect import Database
+from flask_migrate_sidecar.database.redirect import check_place
 from flask_migrate_sidecar.database.url import is_memory
 from flask_migrate_sidecar.database.wait import wait_for_databases
 from flask_migrate_sidecar.errors import (
@@ -40,6 +41,9 @@ from flask_migrate_sidecar.settings.command_line import (
 )
 from flask_migrate_sidecar.settings.options import Settings
 from flask_migrate_sidecar.settings.sources import Flags, load_settings, read_settings
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
 # They steer how the application is found and what is logged until it is there: behind a command of
 # its own they come too late.
@@ -139,7 +143,13 @@ def open_session(
     line, settings = _read_late_options(line, settings, application)
     with application.app.app_context():
         databases = list_databases(application, settings)
-    environments = Environments({str(d.url): d.name for d in databases})
+    redirected = {d.name: d for d in databases if d.is_redirected}
+
+    def check(name: str, connection: Connection) -> None:
+        if name in redirected:
+            check_place(connection, redirected[name], settings.connect_timeout)
+
+    environments = Environments({str(d.url): d.name for d in databases}, check)
     environments.install()
     interruption.cancel = environments.cancel
     send_results_to(application, streams.results)

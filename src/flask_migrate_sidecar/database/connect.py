@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
+from weakref import WeakSet
 
 from sqlalchemy import URL, Engine, NullPool, create_engine
 
@@ -31,6 +32,15 @@ _OF_EVERY_DRIVER: Final = frozenset(
 )
 
 
+# The dialects of the engines that are made here, of which each has its own.
+_ours: Final[WeakSet[Any]] = WeakSet()
+
+
+def is_ours(dialect: Any) -> bool:
+    """Tell whether a dialect is that of an engine of our own, which connects where it should."""
+    return dialect in _ours
+
+
 @dataclass(frozen=True)
 class Database:
     """One database: the main one, called `default`, or a bind.
@@ -39,11 +49,13 @@ class Database:
         name: bind name, `default` for the main one.
         url: where to connect, with a driver that is installed and not asynchronous.
         connect_args: arguments of the application for its driver.
+        is_redirected: the application's URL is another one.
     """
 
     name: str
     url: URL
     connect_args: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    is_redirected: bool = False
 
     @classmethod
     def of_app(cls, name: str, url: URL, connect_args: Mapping[str, Any] | None = None) -> Self:
@@ -73,7 +85,7 @@ class Database:
                 up, libpq to 2 s at least. Statements may run as long as they like.
         """
         arguments = self._arguments(connect_timeout, None)
-        return create_engine(self.url, poolclass=NullPool, connect_args=arguments)
+        return self._make_engine(arguments)
 
     def probe_engine(self, *, timeout: float) -> Engine:
         """Make an engine for a look at the server: in no transaction, not even to get acquainted.
@@ -83,7 +95,12 @@ class Database:
         """
         options = find_dialect(self.url.get_backend_name()).probe_options(self.url)
         arguments = self._arguments(timeout, timeout)
-        return create_engine(self.url, poolclass=NullPool, connect_args=arguments, **options)
+        return self._make_engine(arguments, **options)
+
+    def _make_engine(self, arguments: dict[str, Any], **options: Any) -> Engine:
+        engine = create_engine(self.url, poolclass=NullPool, connect_args=arguments, **options)
+        _ours.add(engine.dialect)
+        return engine
 
     def _arguments(self, connect_timeout: float, answer_timeout: float | None) -> dict[str, Any]:
         dialect = find_dialect(self.url.get_backend_name())

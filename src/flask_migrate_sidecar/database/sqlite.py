@@ -30,9 +30,9 @@ class SQLite(Dialect):
         return {"timeout": seconds} if url.get_driver_name() == "pysqlite" else {}
 
     def identify(self, connection: Connection) -> tuple[str, ...]:
-        """Name the file, its links resolved."""
-        url = connection.engine.url
-        return "sqlite", ":memory:" if is_memory(url) else os.path.realpath(sqlite_path(url))
+        """Name the file that is open, its links resolved."""
+        files = {row[1]: row[2] for row in connection.exec_driver_sql("PRAGMA database_list")}
+        return "sqlite", os.path.realpath(files["main"]) if files["main"] else ":memory:"
 
     def read_clock(self, connection: Connection) -> int:
         """Read the machine's clock, through the database."""

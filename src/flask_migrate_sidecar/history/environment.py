@@ -43,10 +43,16 @@ class Environments:
 
     Args:
         names: names of the databases by the text of their URLs.
+        check: is told of each connection, and of which database, before anything runs on it.
     """
 
-    def __init__(self, names: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        names: Mapping[str, str],
+        check: Callable[[str, Connection], None] = lambda _name, _connection: None,
+    ) -> None:
         self.names: Final = names
+        self.check: Final = check
         self.version_tables: Final[dict[str, VersionTable]] = {}
         self.connection: Connection | None = None
         # The server's number for it; what another thread can do with the connection is little.
@@ -68,9 +74,12 @@ class Environments:
 
         def run_migrations(self: EnvironmentContext, **arguments: Any) -> None:
             environments._engine_name = arguments.get("engine_name")
-            environments.connection = self.get_context().connection
+            context = self.get_context()
+            environments.connection = context.connection
             environments.session = identify_session(environments.connection)
             try:
+                if context.connection is not None and not context.as_sql:
+                    environments.check(environments.name_database(context), context.connection)
                 run(self, **arguments)
             finally:
                 environments.connection = environments.session = None
