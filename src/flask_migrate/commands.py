@@ -97,6 +97,7 @@ def revision(
 
         raise CommandError("--sql cannot be used here: comparing needs a database.")
     config = _config(directory, x_arg, autogenerate=autogenerate)
+    _make_versions(config)
     return _run(  # type: ignore[no-any-return]
         "revision",
         config,
@@ -303,6 +304,16 @@ def _config(
     if bind:
         options["bind"] = _several(bind)
     return find_state().migrate.get_config(directory, x_arg=x_arg, opts=options)
+
+
+def _make_versions(config: Config) -> None:
+    """Make the folder of the revisions: git keeps no empty one, and not every Alembic makes it."""
+    listed = getattr(config, "get_version_locations_list", lambda: None)()
+    folder = config.get_main_option("script_location")
+    if listed or config.get_main_option("version_locations") or not folder:
+        return
+    if Path(folder).is_dir():
+        Path(folder, "versions").mkdir(exist_ok=True)
 
 
 def _run(name: str, config: Config, *args: Any, **options: Any) -> Any:
