@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from .application.broken_packages import broken_packages_explained, require_extra
 from .application.dotenv import load_dotenv
 from .application.site_packages import Packages, add_site_packages
-from .errors import Interrupted, SidecarError, describe
+from .errors import ConfigurationError, Interrupted, SidecarError, describe
 from .log.last_resort import end, require_outputs, write_last_line
+from .process.exit import guard_exit, run_atexit
 from .process.process_one import leave_process_one
 from .process.restart import Attempts
 from .process.signals import SIGNALS
@@ -40,13 +41,16 @@ def main() -> NoReturn:
         require_outputs()
         leave_process_one()
         end_at_signals()
+        guard_exit(say_early_exit)
         os.environ[RUNNING] = "1"
         attempts = Attempts.take_over(os.environ)
         forget_working_directory()
         line, folder, packages, problem = prepare(sys.argv[1:], os.environ)
         require_extra()
         process = Process(line, folder, packages, attempts)
-    except Exception as error:  # noqa: BLE001 - the last resort: no end without a line
+    except SystemExit:
+        raise  # what was asked for was printed
+    except BaseException as error:  # noqa: BLE001 - the last resort: no end without a line
         end(error)
     process.run(problem)
 
@@ -59,6 +63,17 @@ def end_at_signals() -> None:
 
     for number in SIGNALS:
         signal.signal(number, leave)
+
+
+def say_early_exit(code: int) -> int:
+    """Write the last line where a package, or a `.pth` file of theirs, ended the process."""
+    return write_last_line(
+        ConfigurationError(
+            f"code among the application's packages called os._exit({code})",
+            hint="--site-packages, or a .venv beside the application: a .pth file there or a "
+            "package that is imported at the start ends the process",
+        )
+    )
 
 
 def forget_working_directory() -> None:
@@ -121,7 +136,6 @@ class Process:
     ) -> None:
         with broken_packages_explained():
             from .log import logger as log
-            from .process.exit import guard_exit
             from .process.output import Streams
             from .process.signals import Interruption
 
@@ -132,7 +146,8 @@ class Process:
         self.started = monotonic()
         self.is_loaded = False
         self.log = log.get_logger("flask_migrate_sidecar")
-        # From here to where the run handles it a signal could not be told.
+        # Until the run handles it a signal could not be told: the last resort's line would be
+        # captured.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         self.streams = Streams(log.log_output)
         # For errors on the way to the real settings.
@@ -148,8 +163,6 @@ class Process:
         Args:
             error: what is wrong with the command line already.
         """
-        from .process.exit import run_atexit
-
         summary: dict[str, Any] = {}
         try:
             with self.interruption.installed():
@@ -158,11 +171,14 @@ class Process:
                 error = None
         except BaseException as caught:  # noqa: BLE001 - this is where errors end
             error = self.interruption.judge(caught)
+        error = self.streams.judge(error)
         run_atexit()
         self.leave(error, summary)
 
     def _set_up(self, error: BaseException | None) -> Settings:
         """Read the settings and set up the log; an error waits until the log can tell it."""
+        # Reading may take for ever: a setting's file may be a pipe.
+        self.interruption.listen()
         from .log import logger as log
         from .log import termination_message
         from .log.redaction import hide_settings
@@ -180,8 +196,6 @@ class Process:
         log.bind_place(os.environ)
         path = termination_message.find_path(settings.termination_log)
         log.report_last_event(lambda event: termination_message.write_message(path, event))
-        # Not before the log can tell of it.
-        self.interruption.listen()
         if error is not None:
             raise error
         return settings

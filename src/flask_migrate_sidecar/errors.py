@@ -18,6 +18,7 @@ Nothing else in the code base writes an exit code as a number.
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 from typing import ClassVar
 
 
@@ -143,3 +144,18 @@ def describe(value: object) -> str:
         return str(value)
     except Exception:  # noqa: BLE001 - code of the application
         return f"<{type(value).__name__} without a text>"
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Follow an exception to those that it was raised from or during, and that it wraps."""
+    seen: set[int] = set()
+    waiting = [error]
+    while waiting:
+        link = waiting.pop()
+        if link is not None and id(link) not in seen:
+            seen.add(id(link))
+            yield link
+            # The last one in is the next one out: what SQLAlchemy wraps comes first.
+            waiting.append(link.__cause__ or link.__context__)
+            wrapped = getattr(link, "orig", None)
+            waiting.append(wrapped if isinstance(wrapped, BaseException) else None)

@@ -70,15 +70,19 @@ def test_folder_of_revisions_that_is_not_there(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("closed", ["versions", ".", "env.py"])
 @pytest.mark.parametrize("command", ["db upgrade", "wait head", "status", "db migrate"])
-def test_folder_of_revisions_that_this_user_may_not_read(command: str, app: Path) -> None:
-    """A folder of another user's is no empty history."""
+def test_part_of_the_repository_that_this_user_may_not_read(
+    command: str, closed: str, app: Path
+) -> None:
+    """A folder of another user's is no empty history, and a file of theirs no faulty revision."""
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o777)
         copy = Path(shutil.copytree(app, Path(name) / "app"))
         copy.chmod(0o777)
-        (copy / "migrations" / "versions").chmod(0o700)
-        os.chown(copy / "migrations" / "versions", 65534, 65534)
+        shutil.rmtree(copy / "migrations" / "__pycache__", ignore_errors=True)
+        (copy / "migrations" / closed).chmod(0o700)
+        os.chown(copy / "migrations" / closed, 65534, 65534)
         done = subprocess.run(
             [sys.executable, "-m", "flask_migrate_sidecar", *command.split()],
             cwd=copy,
@@ -98,6 +102,40 @@ def drop_right_to_pass() -> None:
     bounding_set_drop = 24  # PR_CAPBSET_DROP, prctl(2)
     for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, capabilities(7)
         ctypes.CDLL(None).prctl(bounding_set_drop, capability, 0, 0, 0)
+
+
+def unlink(repository: Path) -> None:
+    """Leave no `env.py`."""
+    (repository / "env.py").unlink()
+
+
+def lead_nowhere(repository: Path) -> None:
+    """Leave a revision that is a link to nowhere."""
+    for file in (repository / "versions").glob("*.py"):
+        file.unlink()
+        file.symlink_to("/nowhere/revision.py")
+
+
+@pytest.mark.parametrize(("damage", "code"), [(unlink, 3), (lead_nowhere, 9)])
+@pytest.mark.parametrize("command", ["db upgrade", "wait head", "status"])
+def test_file_of_the_repository_that_is_not_there(
+    command: str, damage: Callable[[Path], None], code: int, app: Path, launch: Launcher
+) -> None:
+    """A file that is missing is told as that, and not as a module that could not be imported."""
+    damage(app / "migrations")
+    result = launch(app, *command.split(), env=SOON)
+    assert result.returncode == result.last["exit_code"] == code
+    assert "there is no file" in result.last["error"]["message"]
+
+
+def test_folder_that_holds_itself(app: Path, launch: Launcher) -> None:
+    """A link among the revisions that leads back is not followed, as Alembic does not."""
+    (app / "migrations" / "versions" / "loop").symlink_to(".")
+    ini = app / "migrations" / "alembic.ini"
+    ini.write_text(
+        ini.read_text().replace("[alembic]", "[alembic]\nrecursive_version_locations=true")
+    )
+    assert launch(app, "db", "upgrade").returncode == 0
 
 
 def test_no_revision_yet(app: Path, launch: Launcher) -> None:
@@ -128,6 +166,8 @@ def test_first_revision_makes_its_folder(app: Path, launch: Launcher) -> None:
         ("db", "stamp", "head", "--bind", "users"),
         ("--bind-url", "users=sqlite:///other.db", "db", "upgrade"),
         ("--bind-url", "users=sqlite:///other.db", "wait", "head"),
+        ("--bind-url", "users=sqlite:///other.db", "db", "current"),
+        ("--bind-url", "users=sqlite:///other.db", "db", "upgrade", "--sql"),
     ],
 )
 def test_database_that_the_repository_does_not_migrate(

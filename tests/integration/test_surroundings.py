@@ -83,6 +83,23 @@ def add_commands(group):
     def hand_on(words):
         print(*words)
 
+    @group.command("first-word", context_settings={"allow_interspersed_args": False})
+    @click.argument("words", nargs=-1)
+    def first_word(words):
+        print(*words)
+
+    class Lazy(click.Group):
+        def list_commands(self, context):
+            return ["good", "broken"]
+
+        def get_command(self, context, name):
+            if name == "broken":
+                raise RuntimeError(name)
+            good = click.Command("good", callback=lambda: None)
+            return good if name == "good" else None
+
+    group.add_command(Lazy("lazy", callback=lambda: None))
+
     @group.command("ends-in-env")
     def ends_in_env():
         from flask_migrate import upgrade
@@ -322,6 +339,87 @@ def test_signal_before_anything_was_begun(number: signal.Signals, shop: Path) ->
     assert last["error"]["message"] == f"interrupted by {number.name}"
 
 
+def test_signal_while_a_setting_is_read(shop: Path) -> None:
+    """A file of a setting may be a pipe that nobody writes to: a signal ends that too."""
+    os.mkfifo(shop / "secret")
+    env = {"MIGRATE_DATABASE_URL_FILE": str(shop / "secret")}
+    with FollowedRun(shop, "db", "upgrade", env=env) as run, (shop / "secret").open("w"):
+        # It has been opened for reading by now, and does not end before it is closed here.
+        run.process.send_signal(signal.SIGTERM)
+        assert run.finish() == 143
+    assert run.last["error"]["message"] == "interrupted by SIGTERM"
+
+
+def test_termination_message_that_nobody_reads(shop: Path, launch: Launcher) -> None:
+    """A pipe without a reader is told as a file that cannot be written, and waited for never."""
+    os.mkfifo(shop / "message")
+    result = launch(shop, "--termination-log", str(shop / "message"), "db", "heads")
+    assert result.returncode == 0
+    assert "message cannot be written" in result.last["termination_log"]
+
+
+@pytest.mark.parametrize(
+    "statement", ["import os; os._exit(0)", "raise KeyboardInterrupt", "raise GeneratorExit"]
+)
+@pytest.mark.parametrize("place", ["x.pth", "structlog.py", "alembic.py"])
+def test_package_that_ends_the_process(place: str, statement: str, shop: Path) -> None:
+    """Whatever is looked for at the start may end the process: never without the last line."""
+    folder = shop / "packages"
+    folder.mkdir()
+    (folder / "bad.py").write_text(statement)
+    (folder / place).write_text("import bad\n")
+    code, _last = run_odd(["--site-packages", str(folder), "db", "upgrade"], cwd=shop)
+    assert code in {3, 4}
+    assert not (shop / "instance").exists()
+
+
+def test_limit_on_the_size_of_files(shop: Path) -> None:
+    """A limit that leaves room for what a run writes does not keep it from running."""
+    done = subprocess.run(
+        [sys.executable, "-m", "flask_migrate_sidecar", "db", "upgrade"],
+        cwd=shop,
+        env=clean_environment(),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50 << 20, 50 << 20)),
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("db history", "db current", "db heads", "db stamp --sql head", "db show head"),
+        *("db list-templates", "status"),
+    ],
+)
+def test_result_that_is_lost(command: str, shop: Path, launch: Launcher) -> None:
+    """Where a result cannot be written, no command says that all is well, and all say the same."""
+    assert launch(shop, "db", "upgrade").returncode == 0
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "flask_migrate_sidecar", *command.split()],
+            cwd=shop,
+            env=clean_environment(),
+            check=False,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    last = read_log(done.stderr)[-1]
+    assert done.returncode == last["exit_code"] == 3
+    assert "No space left on device" in last["error"]["message"]
+
+
+def test_packages_that_are_named_too_late(shop: Path, launch: Launcher) -> None:
+    """A setting that counts before `.env` is read is refused there, not passed over."""
+    (shop / ".env").write_text("MIGRATE_SITE_PACKAGES=/nowhere\n")
+    result = launch(shop, "db", "heads")
+    assert result.returncode == 3
+    assert "MIGRATE_SITE_PACKAGES stands in .env" in result.last["error"]["message"]
+
+
 @pytest.mark.parametrize(("code", "expected"), [(0, 0), (3, 8)])
 def test_own_command_that_exits(code: int, expected: int, own: Path, launch: Launcher) -> None:
     """`sys.exit(0)` of a command of the application's own is success, as in click."""
@@ -367,8 +465,9 @@ def test_options_of_an_own_command_are_its_own(own: Path, launch: Launcher) -> N
     [
         (("data", "load", "--lock", "--wait-timeout", "soon"), "fast=False wait_timeout=soon\n"),
         (("hand-on", "--lock", "none"), "--lock none\n"),
+        (("first-word", "x", "--lock", "none"), "x --lock none\n"),
     ],
-    ids=["below a group", "unknown to the command"],
+    ids=["below a group", "unknown to the command", "behind its first word"],
 )
 def test_options_of_what_is_below_an_own_command(
     words: tuple[str, ...], said: str, own: Path, launch: Launcher
@@ -378,6 +477,71 @@ def test_options_of_what_is_below_an_own_command(
     assert result.returncode == 0
     assert result.stdout == said
     assert [line["kind"] for line in result.log if line["event"] == "lock.acquired"] == ["file"]
+
+
+@pytest.mark.parametrize(("name", "code"), [("good", 0), ("broken", 8)])
+def test_command_that_is_loaded_late(name: str, code: int, own: Path, launch: Launcher) -> None:
+    """Of commands that are loaded when they are called, no other one is."""
+    assert launch(own, "db", "lazy", name).returncode == code
+
+
+@pytest.mark.parametrize(
+    ("statement", "code"),
+    [
+        ("sys.exit(0)", 0),
+        ("click.get_current_context().exit(0)", 0),
+        ("sys.exit(3)", 8),
+        ("raise ValueError('boom')", 8),
+        ("raise click.UsageError('name a tenant')", 2),
+    ],
+)
+def test_function_of_the_group(statement: str, code: int, shop: Path, launch: Launcher) -> None:
+    """What the application put in the place of the group's function may end the command too."""
+    lines = (
+        "\n\nimport sys, click\nmake = create_app\n\n\ndef create_app():\n    app = make()\n"
+        f"    def function(*_, **__):\n        {statement}\n"
+        "    app.cli.commands['db'].callback = function\n    return app\n"
+    )
+    append(shop / "app.py", lines)
+    result = launch(shop, "db", "heads")
+    assert result.returncode == result.last["exit_code"] == code
+    assert result.stdout == ""
+
+
+STOCK_NAMES = """
+
+import sys, click
+make = create_app
+
+
+def create_app():
+    app = make()
+    group = app.cli.commands["db"]
+
+    @group.command("upgrade")
+    @click.option("--sql")
+    def up(sql):
+        from flask_migrate import upgrade
+        upgrade()
+        print("and seeded", sql)
+
+    @group.command("check")
+    def check():
+        sys.exit(0)
+
+    return app
+"""
+
+
+def test_command_in_the_place_of_a_stock_one(shop: Path, launch: Launcher) -> None:
+    """A command is the application's own whatever it is called: it runs, under the lock."""
+    append(shop / "app.py", STOCK_NAMES)
+    for _ in range(2):
+        result = launch(shop, "db", "upgrade", "--sql", "twice")
+        assert result.returncode == 0
+        assert result.stdout == "and seeded twice\n"
+        assert {line["event"] for line in result.log} >= {"lock.acquired", "database.ready"}
+    assert launch(shop, "db", "check").returncode == 0
 
 
 def test_options_of_ours_behind_an_own_command(own: Path, launch: Launcher) -> None:

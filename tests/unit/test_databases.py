@@ -42,6 +42,8 @@ def test_named_driver_stays() -> None:
     ("text", "said"),
     [
         ("", "is empty"),
+        ("postgresql://u:s3cret@h/db\nx", "holds a line break"),
+        ("postgresql://u:s3cret@h/d\0b", "holds a line break"),
         ("s3cret", "is malformed"),
         ("//u:s3cret@h/db", "is malformed"),
         ("postgresql://u:x/s3cret@h:s3cret/db", "port that is not a number"),

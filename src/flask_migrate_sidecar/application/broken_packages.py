@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from types import TracebackType
 from typing import Final
 
-from flask_migrate_sidecar.errors import ConfigurationError, SidecarError, describe
+from flask_migrate_sidecar.errors import ConfigurationError, Interrupted, SidecarError, describe
 
 _OURS: Final = __name__.partition(".")[0]
 _PYTHON: Final = f"Python {sys.version_info.major}.{sys.version_info.minor}"
@@ -34,16 +34,17 @@ def require_extra() -> None:
 def broken_packages_explained() -> Iterator[None]:
     """Say what is wrong where Flask, Alembic or another package cannot be imported by the block.
 
-    A package that is too old for this Python raises whatever it likes; some end the process.
+    A package that is too old for this Python raises whatever it likes; some end the process, and
+    nobody pressed a key for a KeyboardInterrupt that no signal sent.
 
     Raises:
         ConfigurationError: one of them is missing, or does not fit the others or this Python.
     """
     try:
         yield
-    except SidecarError:
+    except (SidecarError, Interrupted):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         package = _find_package(error.__traceback__)
         subject = _describe_package(package) if package else "the installed packages"
         reason = describe(error)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from flask_migrate_sidecar.errors import ConfigurationError
 
 from .broken_packages import broken_packages_explained
+
+# By then the packages were searched: one of them reads the file.
+_TOO_LATE: Final = ("MIGRATE_SITE_PACKAGES", "MIGRATE_SITE_PACKAGES_FILE")
 
 
 def load_dotenv(folder: Path) -> None:
@@ -18,7 +22,7 @@ def load_dotenv(folder: Path) -> None:
         folder: of the application; one that is not there has no such files.
 
     Raises:
-        ConfigurationError: a file cannot be read, or its text is none.
+        ConfigurationError: a file cannot be read, its text is none, or it sets what counts before.
     """
     if os.environ.get("FLASK_SKIP_DOTENV", "0") not in {"", "0"}:
         return
@@ -30,6 +34,7 @@ def load_dotenv(folder: Path) -> None:
         os.chdir(folder)
     except OSError:
         return
+    known = [os.environ.get(name) for name in _TOO_LATE]
     try:
         load()
     except (OSError, ValueError) as error:
@@ -38,6 +43,11 @@ def load_dotenv(folder: Path) -> None:
         # One that may not be entered again is not needed either: nothing can be relative to it.
         with suppress(PermissionError):
             os.chdir(before)
+    if known != [os.environ.get(name) for name in _TOO_LATE]:
+        raise ConfigurationError(
+            f"{_TOO_LATE[0]} stands in .env or .flaskenv, which one of those packages reads",
+            hint="set it in the environment, or give --site-packages",
+        )
 
 
 def _explain(error: OSError | ValueError, folder: Path) -> ConfigurationError:

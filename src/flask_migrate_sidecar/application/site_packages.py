@@ -91,16 +91,17 @@ def _add_folder(folder: Path) -> list[str]:
     They run before the log is there, and their complaints would be no lines of it.
 
     Raises:
-        ConfigurationError: one of them ended the process.
+        ConfigurationError: one of them would have ended the process.
     """
     printed = io.StringIO()
     try:
         with redirect_stdout(printed), redirect_stderr(printed):
             # Appends: the caller moves what is new to the front.
             site.addsitedir(str(folder))
-    except SystemExit as error:
+    except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
+        # What else they raise `site` prints and passes over.
         raise ConfigurationError(
-            f"a .pth file in {folder} ended the process (exit code {error.code})",
+            f"a .pth file in {folder} ended the process: {type(error).__name__}: {error}",
             hint="remove it, or name another folder with --site-packages",
         ) from error
     return printed.getvalue().splitlines()

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import click
 from flask.cli import ScriptInfo
@@ -28,6 +28,7 @@ READING: Final = frozenset({"current", "check", "migrate"})
 COMPARING: Final = frozenset({"migrate", "check"})
 # These run env.py under `revision_environment`, and so need a database.
 ENVIRONMENTAL: Final = frozenset({"revision", "merge", "history"})
+_LIBRARY: Final = "flask_migrate"
 # What they write to stdout is for a person or for the application to decide.
 KEEPS_STDOUT: Final = frozenset({"edit", "list-templates"})
 
@@ -53,8 +54,12 @@ class Subcommand:
 
     @property
     def is_own(self) -> bool:
-        """Whether the application added the command itself."""
-        return self.name not in STOCK
+        """Whether the application added the command itself, or put its own in a stock one's place.
+
+        One that wraps the stock function as `functools.wraps` does is still that.
+        """
+        module = str(getattr(self.context.command.callback, "__module__", ""))
+        return self.name not in STOCK or module.partition(".")[0] != _LIBRARY
 
     @property
     def is_offline(self) -> bool:
@@ -69,8 +74,9 @@ class Subcommand:
     @property
     def compares(self) -> bool:
         """Whether it compares the models with a database."""
-        return self.name in COMPARING or bool(
-            self.name == "revision" and self.params.get("autogenerate")
+        return not self.is_own and (
+            self.name in COMPARING
+            or bool(self.name == "revision" and self.params.get("autogenerate"))
         )
 
     @property
@@ -112,10 +118,18 @@ class Subcommand:
         """Whether a database is to be touched."""
         return not self.binds or database in self.binds
 
-    def prepare(self, stack: ExitStack) -> None:
-        """Run the group's own function, which keeps `-d` and `-x` for the subcommand."""
+    def prepare(self, stack: ExitStack) -> Literal[True]:
+        """Run the group's own function, which keeps `-d` and `-x` for the subcommand.
+
+        Raises:
+            SystemExit: the application's function left.
+        """
         stack.enter_context(self.group)
-        click.Command.invoke(self.group.command, self.group)
+        try:
+            click.Command.invoke(self.group.command, self.group)
+        except click.exceptions.Exit as error:
+            raise SystemExit(error.exit_code) from error
+        return True
 
     def run(self) -> Any:
         """Run the subcommand.
@@ -230,22 +244,41 @@ def has_option(command: click.Command, flag: str) -> bool:
 
 
 def own_options(group: click.Group, arguments: Sequence[str]) -> set[str]:
-    """Give the options of the sidecar's names that a subcommand, or one below it, has itself."""
-    command = group.get_command(click.Context(group), find_subcommand(arguments) or "")
-    if command is None:
+    """Give the options of the sidecar's names that a subcommand has itself.
+
+    Where the words name a group, what they name below it counts too. What cannot be found out, for
+    the application's code raises, is told when the words are parsed.
+    """
+    ours = {setting.flag for setting in SETTINGS}
+    if group.get_command(click.Context(group), find_subcommand(arguments) or "") is None:
         return {"--directory"}
-    return {setting.flag for setting in SETTINGS} & {*_list_flags(command)}
+    try:
+        return ours & {
+            flag for command in _find_named(group, arguments) for flag in _flags(command)
+        }
+    except (Exception, SystemExit):  # noqa: BLE001 - code of the application
+        return ours
 
 
-def _list_flags(command: click.Command) -> Iterator[str]:
-    """List the options that a command or one below it takes, as they are written."""
-    if command.context_settings.get("ignore_unknown_options"):
-        # It hands on what it does not know.
+def _find_named(group: click.Group, words: Sequence[str]) -> Iterator[click.Command]:
+    """Find the commands that words name, one below the other; no other one is loaded."""
+    rest = [word for word in words if not word.startswith("-")]
+    while rest:
+        command = group.get_command(click.Context(group), rest.pop(0))
+        if command is not None:
+            yield command
+            if not isinstance(command, click.Group):
+                return
+            group = command
+
+
+def _flags(command: click.Command) -> Iterator[str]:
+    """List the options that a command takes, as they are written."""
+    settings = command.context_settings
+    mixes = settings.get("allow_interspersed_args", command.allow_interspersed_args)
+    hands_on = not mixes and not isinstance(command, click.Group)
+    if hands_on or settings.get("ignore_unknown_options"):
+        # What it does not know, or what stands behind its first argument, is for it too.
         yield from (setting.flag for setting in SETTINGS)
     for parameter in command.params:
         yield from (*parameter.opts, *parameter.secondary_opts)
-    if isinstance(command, click.Group):
-        context = click.Context(command)
-        for name in command.list_commands(context):
-            below = command.get_command(context, name)
-            yield from _list_flags(below) if below is not None else ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -73,12 +73,12 @@ def read_selected(
     return {name: held for name, held in found.items() if subcommand.selects(name)}
 
 
-def require_managed(session: Session, found: Readings, binds: Sequence[str] = ()) -> None:
+def require_managed(session: Session, found: Collection[str], binds: Sequence[str] = ()) -> None:
     """Want what was asked for by name to be a database that the repository's `env.py` comes to.
 
     Args:
         session: what the commands share.
-        found: what `env.py` came to.
+        found: the databases that `env.py` came to.
         binds: the databases that `--bind` names; none means all.
 
     Raises:

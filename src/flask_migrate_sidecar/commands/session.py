@@ -27,7 +27,6 @@ from flask_migrate_sidecar.errors import (
     UsageError,
 )
 from flask_migrate_sidecar.history.environment import Environments
-from flask_migrate_sidecar.history.failure import explained
 from flask_migrate_sidecar.history.reading import Readings
 from flask_migrate_sidecar.history.repository import send_results_to
 from flask_migrate_sidecar.process.output import Streams
@@ -174,9 +173,7 @@ def _read_late_options(
     """
     if line.command != "db":
         return line, settings
-    with explained():
-        theirs = own_options(application.group, line.arguments)
-    late = parse_command_line(line.argv, theirs)
+    late = parse_command_line(line.argv, own_options(application.group, line.arguments))
     if late.flags == line.flags:
         return late, settings
     _refuse_late(line, late.flags)
@@ -202,7 +199,7 @@ def _refuse_late(line: CommandLine, flags: Flags) -> None:
         return
     flag = "--" + min(too_late).replace("_", "-")
     subcommand = str(find_subcommand(line.arguments))
-    meant = get_close_matches(subcommand, STOCK, 1)
+    meant = [] if subcommand in STOCK else get_close_matches(subcommand, STOCK, 1)
     raise UsageError(
         f"{flag} must stand before 'db': behind it, it could be an option of {subcommand!r}",
         hint=f"did you mean 'db {meant[0]}'?"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Final
+from typing import Final, TypeVar
 
 from flask_migrate_sidecar.application.subcommand import (
     Subcommand,
@@ -24,9 +25,11 @@ from flask_migrate_sidecar.history.repository import Repository, open_repository
 from flask_migrate_sidecar.history.revisions import check_places, load_history
 from flask_migrate_sidecar.log.logger import bind_everywhere, get_logger
 
-from .invocation import hold, invoke, read_selected
+from .invocation import hold, invoke, read_selected, require_managed
 from .session import Result, Session
 from .upgrade import run_upgrade
+
+T = TypeVar("T")
 
 logger: Final = get_logger(__name__)
 
@@ -41,31 +44,39 @@ def run_subcommand(session: Session) -> Result:
     if directory:
         # Upstream reads one of them in `init`, the other elsewhere.
         application.state.migrate.directory = application.state.directory = directory
-    subcommand = _parse(session)
+    subcommand = _unless_ended(lambda: _parse(session))
     if subcommand is None:
         return Result()
     bind_everywhere(command=subcommand.name)
     refuse_comparing(application, subcommand)
     with application.app.app_context(), ExitStack() as stack:
-        subcommand.prepare(stack)
-        if subcommand.name in {"init", "list-templates"}:
+        if _unless_ended(lambda: subcommand.prepare(stack)) is None:
+            return Result()
+        if subcommand.name in {"init", "list-templates"} and not subcommand.is_own:
             return invoke(session, subcommand)
         x_arg = subcommand.params.get("x_arg")
         repository = open_repository(application, subcommand.directory, x_arg)
         return _run_with_repository(session, subcommand, repository)
 
 
-def _parse(session: Session) -> Subcommand | None:
-    """Parse the subcommand; None where parsing it was all: with `--help`, or a callback's end.
+def _parse(session: Session) -> Subcommand:
+    application, directory = session.application, session.settings.directory
+    with session.streams.released():
+        return parse_subcommand(application, session.line.arguments, directory=directory)
+
+
+def _unless_ended(step: Callable[[], T]) -> T | None:
+    """Take a step in which code of the application's may end the command: a callback, `--help`.
+
+    Returns:
+        What the step gives, None where it ended the command well.
 
     Raises:
-        SidecarError: its arguments do not fit, or a callback of the application's raised.
+        SidecarError: it ended it otherwise, or raised.
     """
-    application, directory = session.application, session.settings.directory
     with explained():
         try:
-            with session.streams.released():
-                return parse_subcommand(application, session.line.arguments, directory=directory)
+            return step()
         except SystemExit as error:
             if error.code not in (None, 0):
                 raise
@@ -80,18 +91,31 @@ def _run_with_repository(
         with explained(repository.folder):
             check_places(repository.config, may_be_missing=makes_folder)
     if not subcommand.reads(revision_environment=repository.has_environment_for_files):
-        return invoke(session, subcommand, repository)
+        return _look(session, subcommand, repository)
     databases = _select_databases(session, subcommand)
     # What the sidecar reads on its own account keeps to the selected databases too.
     repository.config.cmd_opts.bind = subcommand.binds
     session.wait(databases, writes=subcommand.writes)
     if not subcommand.writes:
-        return invoke(session, subcommand, repository)
-    if subcommand.name == "upgrade":
+        return _look(session, subcommand, repository)
+    if subcommand.name == "upgrade" and not subcommand.is_own:
         return run_upgrade(session, subcommand, repository, databases)
     _learn_version_tables(session, subcommand, repository)
     with hold(session, databases) as guard:
         return invoke(session, subcommand, repository, guard.verify)
+
+
+def _look(session: Session, subcommand: Subcommand, repository: Repository) -> Result:
+    """Run a subcommand that changes no database.
+
+    Raises:
+        ConfigurationError: one was named that `env.py` did not come to.
+    """
+    result = invoke(session, subcommand, repository)
+    found = session.environments.version_tables
+    if found:
+        require_managed(session, found, subcommand.binds)
+    return result
 
 
 def _learn_version_tables(session: Session, subcommand: Subcommand, repository: Repository) -> None:

@@ -19,13 +19,12 @@ from __future__ import annotations
 import enum
 import re
 import sqlite3
-from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 
-from flask_migrate_sidecar.errors import RefusedError, UnavailableError, describe
+from flask_migrate_sidecar.errors import RefusedError, UnavailableError, chain, describe
 from flask_migrate_sidecar.log.redaction import Secrets, find_secrets
 
 from .causes import (
@@ -243,20 +242,6 @@ def find_driver_error(error: BaseException) -> BaseException | None:
         if _is_driver_error(link):
             return link
     return None
-
-
-def chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Follow an exception to those that it was raised from or during."""
-    seen: set[int] = set()
-    waiting = [error]
-    while waiting:
-        link = waiting.pop()
-        if link is not None and id(link) not in seen:
-            seen.add(id(link))
-            yield link
-            # The last one in is the next one out: what SQLAlchemy wraps comes first.
-            waiting.append(link.__cause__ or link.__context__)
-            waiting.append(link.orig if isinstance(link, DBAPIError) else None)
 
 
 def make_error(

@@ -30,11 +30,14 @@ def read_url(text: str, *, name: str) -> URL:
         name: what the URL is for (`default` or the bind's name), for messages.
 
     Raises:
-        ConfigurationError: empty, malformed, several @, or a port that is none.
+        ConfigurationError: empty, malformed, of several lines, several @, or a port that is none.
     """
     text = text.strip()
     if not text:
         raise _error(f"the URL of database {name!r} is empty", name)
+    if re.search(r"[\x00-\x1f\x7f]", text):
+        message = f"the URL of database {name!r} holds a line break or another control character"
+        raise _error(message, name)
     try:
         url = make_url(text)
         ports = [url.port, *(port for _, port in hosts_and_ports(url))]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from flask_migrate_sidecar.application.loading import Application
-from flask_migrate_sidecar.errors import ConfigurationError
+from flask_migrate_sidecar.errors import ConfigurationError, MigrationError
 
 from .failure import explained
 
@@ -43,10 +43,17 @@ def open_repository(
     Raises:
         ConfigurationError: there is none, or its alembic.ini cannot be read.
     """
-    with explained():
-        config = application.state.migrate.get_config(directory, x_arg=x_arg)
-        folder = Path(config.get_main_option("script_location"))
-    if not folder.is_dir():
+    try:
+        with explained():
+            config = application.state.migrate.get_config(directory, x_arg=x_arg)
+            folder = Path(config.get_main_option("script_location"))
+        is_there = folder.is_dir()
+    except (MigrationError, OSError) as error:
+        missed = error if isinstance(error, OSError) else error.__cause__
+        if not isinstance(missed, OSError):
+            raise
+        raise _explain_unreadable(str(missed.filename), str(missed.strerror)) from error
+    if not is_there:
         raise ConfigurationError(
             f"there is no migration repository at {folder.absolute()}",
             hint="mount it, name its folder with --directory, or make one with 'db init'",
@@ -71,8 +78,12 @@ def _check_readable(ini: Path) -> None:
     try:
         ini.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ConfigurationError(
-            f"{ini} cannot be read: {reason}",
-            hint="it belongs to the repository: check what is mounted, and the file's rights",
-        ) from error
+        reason = str(error.strerror) if isinstance(error, OSError) else "it is not UTF-8"
+        raise _explain_unreadable(str(ini), reason) from error
+
+
+def _explain_unreadable(file: str, reason: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{file} cannot be read: {reason}",
+        hint="it belongs to the repository: check what is mounted, and the file's rights",
+    )

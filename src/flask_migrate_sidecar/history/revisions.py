@@ -47,7 +47,7 @@ def check_places(config: Any, *, may_be_missing: bool = False) -> None:
 
 def _read_place(place: Path, *, recursive: bool) -> None:
     for entry in os.scandir(place):
-        if recursive and entry.is_dir():
+        if recursive and entry.is_dir(follow_symlinks=False):
             _read_place(Path(entry.path), recursive=True)
 
 

@@ -18,6 +18,8 @@ from flask_migrate_sidecar.errors import (
 
 from .termination_message import find_path, write_message
 
+# User code's is guarded.
+_EXIT: Final = os._exit
 _OUTPUTS: Final = {1: "standard output", 2: "standard error"}
 
 
@@ -43,7 +45,7 @@ def end(error: BaseException) -> NoReturn:
     Args:
         error: what kept the log from being set up.
     """
-    os._exit(write_last_line(error))
+    _EXIT(write_last_line(error))
 
 
 def write_last_line(error: BaseException) -> int:

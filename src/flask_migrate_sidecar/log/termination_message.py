@@ -40,9 +40,15 @@ def write_message(path: Path | None, event: MutableMapping[str, Any]) -> None:
     if path is None:
         return
     try:
-        path.write_bytes(shorten(event))
+        # One that would have to wait for a reader, a pipe, is none.
+        with open(path, "wb", opener=_open_at_once) as file:
+            file.write(shorten(event))
     except OSError as error:
         event["termination_log"] = f"{path} cannot be written: {error.strerror}"
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK, 0o666)
 
 
 def shorten(event: Mapping[str, Any], limit: int = LIMIT) -> bytes:

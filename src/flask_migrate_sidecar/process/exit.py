@@ -12,6 +12,7 @@ from flask_migrate_sidecar.errors import ConfigurationError
 
 from .threads import start_thread
 
+_EXIT: Final = os._exit
 # Time for what an application registered with atexit; some of it hangs.
 _ATEXIT_SECONDS: Final = 3.0
 
@@ -32,11 +33,11 @@ def guard_exit(last_word: Callable[[int], int]) -> Callable[[int], NoReturn]:
     Returns:
         The real `os._exit`.
     """
-    real, process = os._exit, os.getpid()
+    process = os.getpid()
 
     def leave(code: int) -> NoReturn:
         # A forked child ends this way by rights.
-        real(last_word(code) if os.getpid() == process else code)
+        _EXIT(last_word(code) if os.getpid() == process else code)
 
     os._exit = leave  # type: ignore[assignment]
-    return real
+    return _EXIT

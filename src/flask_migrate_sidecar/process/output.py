@@ -12,12 +12,15 @@ from __future__ import annotations
 import fcntl
 import io
 import os
+import resource
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TextIO
+
+from flask_migrate_sidecar.errors import ConfigurationError, chain
 
 from .threads import start_thread
 
@@ -27,9 +30,11 @@ if TYPE_CHECKING:
 OnLine = Callable[[str, str], None]
 _NAMES = {1: "stdout", 2: "stderr"}
 _POLL_SECONDS = 0.2
+_LIMIT, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
 # A captured file begins behind a hole of this size, which costs nothing: a file that is smaller
-# was truncated by somebody who opened /dev/stderr anew, as `echo ... > /dev/stderr` does.
-_HOLE = 1 << 40
+# was truncated by somebody who opened /dev/stderr anew, as `echo ... > /dev/stderr` does. Half of
+# what the process may write at all is left for the output.
+_HOLE = 1 << 40 if _LIMIT == resource.RLIM_INFINITY else min(1 << 40, _LIMIT // 2)
 
 
 class _LineBuffer:
@@ -134,7 +139,7 @@ class _PythonStream(io.RawIOBase):
     def write(self, data: ReadableBuffer) -> int:
         taken = bytes(data)
         if self._descriptor in self._streams.released_descriptors:
-            os.write(self._descriptor, taken)
+            self._streams.write_result(taken)
         else:
             for line in self.lines.feed(taken):
                 self._streams.report(self._descriptor, line)
@@ -147,6 +152,33 @@ class _Buffer(io.BufferedWriter):
     def close(self) -> None:
         """Stay open, as the stream below does."""
         self.flush()
+
+
+class _Results(io.TextIOWrapper):
+    """The original stdout, for results.
+
+    Args:
+        descriptor: where it writes.
+        on_loss: is told where that fails: Alembic passes over errors of what it prints to.
+    """
+
+    def __init__(self, descriptor: int, on_loss: Callable[[OSError], None]) -> None:
+        super().__init__(os.fdopen(descriptor, "wb"), encoding="utf-8", line_buffering=True)
+        self._on_loss = on_loss
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except OSError as error:
+            self._on_loss(error)
+            raise
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError as error:
+            self._on_loss(error)
+            raise
 
 
 class Streams:
@@ -162,6 +194,7 @@ class Streams:
         self._draining = False
         self.released_descriptors: set[int] = set()
         self._texts: list[TextIO] = []
+        self._lost: list[OSError] = []
         self._flush_c = _buffer_lines_of_c()
         self._flush()
         self._spools: list[_Spool] = []
@@ -176,9 +209,7 @@ class Streams:
         self._spools += [_Spool(1)]
         self._spools += [_Spool(2)]
         start_thread(self._pump, name="flask-migrate-output")
-        self.results: TextIO = os.fdopen(
-            os.dup(self._spools[0].original), "w", encoding="utf-8", buffering=1
-        )
+        self.results: TextIO = _Results(os.dup(self._spools[0].original), self._note_loss)
         self._log = self._spools[1].original
         self._python = [_PythonStream(1, self), _PythonStream(2, self)]
         self._texts = [self._open_text(stream) for stream in self._python]
@@ -221,6 +252,17 @@ class Streams:
                 while data:
                     data = data[os.write(self._log, data) :]
 
+    def write_result(self, data: bytes) -> None:
+        """Write what a command prints that has the real stdout."""
+        try:
+            os.write(1, data)
+        except OSError as error:
+            self._note_loss(error)
+            raise
+
+    def _note_loss(self, error: OSError) -> None:
+        self._lost.append(error)
+
     def report(self, descriptor: int, line: str) -> None:
         """Hand one captured line on."""
         self._on_line(_NAMES[descriptor], line)
@@ -260,6 +302,22 @@ class Streams:
             finally:
                 self._flush()
                 self.released_descriptors.discard(1)
+
+    def judge(self, error: BaseException | None) -> BaseException | None:
+        """Give the error that counts at the end: that a result was lost, where nothing else is.
+
+        Args:
+            error: what the run ended with; one that came of the loss is no other.
+        """
+        with suppress(OSError):
+            self.results.flush()
+        known = {id(link) for link in chain(error)}
+        if not self._lost or (known and known.isdisjoint(map(id, self._lost))):
+            return error
+        return ConfigurationError(
+            f"the result could not be written to standard output: {self._lost[0].strerror}",
+            hint="whoever reads it has gone, or what it is written to is full",
+        )
 
     def restore(self) -> None:
         """Give both descriptors back, before the process starts itself again."""
