@@ -36,7 +36,7 @@ APPS = Path(__file__).parent / "apps"
 TAKEN_OVER = (
     *("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH"),
     "PYTHONPATH",  # a copy of the tree that the tests are run on (tests/mutants)
-    *("CI", "PYTEST_", "COV"),
+    *("CI", "PYTEST_", "COV", "SIDECAR_TEST_"),
     # For pip, and for what the container, chart and cluster tests run.
     *("PIP_", "SSL_CERT_", "REQUESTS_CA_", "HTTP", "http", "NO_PROXY", "no_proxy"),
     *("DOCKER_", "BUILDKIT_", "KUBE", "HELM", "CLUSTER_", "BASE_IMAGE"),

@@ -14,6 +14,8 @@ from typing import Any, Self, TypeVar
 Line = dict[str, Any]
 T = TypeVar("T")
 
+# Seconds that a process which should end is given; fewer where faults are put in on purpose.
+DEADLINE = float(os.environ.get("SIDECAR_TEST_DEADLINE", "240"))
 RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 LEVELS = {"debug", "info", "warning", "error", "critical"}
 

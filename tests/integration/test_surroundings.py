@@ -18,7 +18,7 @@ import pytest
 from conftest import clean_environment
 from following import FollowedRun
 from servers import MariaDB, Postgres
-from sidecar_runs import Launcher, append, prepend, read_log, revision_file
+from sidecar_runs import DEADLINE, Launcher, append, prepend, read_log, revision_file
 
 HEAD = "6b92f4ec08d1"
 
@@ -346,7 +346,8 @@ def test_signal_while_a_setting_is_read(shop: Path) -> None:
     with FollowedRun(shop, "db", "upgrade", env=env) as run, (shop / "secret").open("w"):
         # It has been opened for reading by now, and does not end before it is closed here.
         run.process.send_signal(signal.SIGTERM)
-        assert run.finish() == 143
+        assert run.process.wait(DEADLINE) == 143
+        run.finish()
     assert run.last["error"]["message"] == "interrupted by SIGTERM"
 
 

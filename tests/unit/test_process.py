@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import pytest
 
-DEADLINE = float(os.environ.get("SIDECAR_TEST_DEADLINE", "240"))
+from sidecar_runs import DEADLINE
 
 INTERRUPTION = """
 import os, signal
