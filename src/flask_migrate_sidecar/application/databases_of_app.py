@@ -67,7 +67,7 @@ def list_databases(application: Application, settings: Settings) -> list[Databas
 def _make_database(name: str, move: Move, arguments: dict[str, Any]) -> Database:
     """Describe a database as the run reaches it."""
     if move.target == move.url:
-        return Database.of_app(name, move.url, arguments)
+        return Database.of_app(name, move.url, arguments, source=move.engine)
     login = {"user": move.target.username, "password": move.target.password}
     given = [name for name, value in login.items() if value]
     database = Database.of_app(name, move.target, remove_place(arguments, given))
@@ -89,7 +89,8 @@ def _list_engines(app: Flask, db: Any) -> dict[str, Engine]:
 
 def _connect_args(app: Flask, name: str) -> dict[str, Any]:
     """Give the driver arguments that the application set for a database."""
-    options = dict(app.config.get("SQLALCHEMY_ENGINE_OPTIONS") or {})
+    # Flask-SQLAlchemy 3 has these for the main database alone.
+    options = dict(app.config.get("SQLALCHEMY_ENGINE_OPTIONS") or {} if name == DEFAULT else {})
     bind = (app.config.get("SQLALCHEMY_BINDS") or {}).get(name)
     if isinstance(bind, dict):
         options |= bind

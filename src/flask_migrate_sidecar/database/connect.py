@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, Self
 from weakref import WeakSet
 
-from sqlalchemy import URL, Engine, NullPool, create_engine
+from sqlalchemy import URL, Engine, NullPool, create_engine, event
 
 from .dialect import find_dialect
 from .driver import sync_url
@@ -32,6 +34,10 @@ _OF_EVERY_DRIVER: Final = frozenset(
 )
 
 
+Parameters = dict[str, Any]
+
+# What our own connecting through an engine of the application's adds to its parameters.
+_amend: Final[ContextVar[Callable[[Parameters], None] | None]] = ContextVar("amend", default=None)
 # The dialects of the engines that are made here, of which each has its own.
 _ours: Final[WeakSet[Any]] = WeakSet()
 
@@ -50,21 +56,31 @@ class Database:
         url: where to connect, with a driver that is installed and not asynchronous.
         connect_args: arguments of the application for its driver.
         is_redirected: the application's URL is another one.
+        source: the application's engine, where connections of ours can come from it: then they are
+            made as it makes its own, whatever options, listeners or `creator` it has.
     """
 
     name: str
     url: URL
     connect_args: Mapping[str, Any] = field(default_factory=dict, repr=False)
     is_redirected: bool = False
+    source: Engine | None = field(default=None, repr=False, compare=False)
 
     @classmethod
-    def of_app(cls, name: str, url: URL, connect_args: Mapping[str, Any] | None = None) -> Self:
+    def of_app(
+        cls,
+        name: str,
+        url: URL,
+        connect_args: Mapping[str, Any] | None = None,
+        source: Engine | None = None,
+    ) -> Self:
         """Take over a database of the application, whose driver may be asynchronous.
 
         Args:
             name: bind name, `default` for the main one.
             url: the application's URL.
             connect_args: the application's arguments for the driver of that URL.
+            source: the application's engine, None where the URL is not its own.
 
         Raises:
             ConfigurationError: no synchronous driver for it is installed.
@@ -73,9 +89,19 @@ class Database:
         given = dict(connect_args or {})
         if synchronous.drivername != url.drivername:
             given = {key: value for key, value in given.items() if key in _OF_EVERY_DRIVER}
-        return cls(name, synchronous, given)
+            source = None
+        if url.get_backend_name() == "sqlite":
+            # A look at a file must not create it, and its lock is beside what the URL names.
+            source = None
+        return cls(name, synchronous, given, source=source)
 
-    def engine(self, *, connect_timeout: float) -> Engine:
+    def engine(
+        self,
+        *,
+        connect_timeout: float,
+        defaults: Mapping[str, Any] | None = None,
+        ours: Mapping[str, Any] | None = None,
+    ) -> Engine:
         """Make an engine without a pool: each connection of ours is opened and closed by us.
 
         The application's arguments win over ours, those that shape rows aside.
@@ -83,9 +109,11 @@ class Database:
         Args:
             connect_timeout: the longest that one attempt may take, in seconds; drivers round it
                 up, libpq to 2 s at least. Statements may run as long as they like.
+            defaults: arguments of the driver where the application has none.
+            ours: arguments of the driver whatever the application has.
         """
-        arguments = self._arguments(connect_timeout, None)
-        return self._make_engine(arguments)
+        limits = self._limits(connect_timeout, None)
+        return self._make_engine({**limits, **(defaults or {})}, ours or {})
 
     def probe_engine(self, *, timeout: float) -> Engine:
         """Make an engine for a look at the server: in no transaction, not even to get acquainted.
@@ -94,17 +122,48 @@ class Database:
             timeout: the longest that connecting and each answer may take, in seconds.
         """
         options = find_dialect(self.url.get_backend_name()).probe_options(self.url)
-        arguments = self._arguments(timeout, timeout)
-        return self._make_engine(arguments, **options)
+        return self._make_engine(self._limits(timeout, timeout), {}, **options)
 
-    def _make_engine(self, arguments: dict[str, Any], **options: Any) -> Engine:
-        engine = create_engine(self.url, poolclass=NullPool, connect_args=arguments, **options)
+    def _make_engine(
+        self, defaults: Mapping[str, Any], ours: Mapping[str, Any], **options: Any
+    ) -> Engine:
+        def amend(parameters: Parameters) -> None:
+            kept = {k: v for k, v in parameters.items() if k not in _SHAPING}
+            parameters.clear()
+            parameters.update({**defaults, **kept, **ours})
+
+        if self.source is not None:
+            options["creator"] = partial(_borrow, self.source, amend)
+        else:
+            options["connect_args"] = dict(self.connect_args)
+        engine = create_engine(self.url, poolclass=NullPool, **options)
+        event.listen(engine, "do_connect", lambda _dialect, _record, _args, given: amend(given))
         _ours.add(engine.dialect)
         return engine
 
-    def _arguments(self, connect_timeout: float, answer_timeout: float | None) -> dict[str, Any]:
+    def _limits(self, connect_timeout: float, answer_timeout: float | None) -> dict[str, Any]:
         dialect = find_dialect(self.url.get_backend_name())
-        ours = dialect.arguments(self.url, connect_timeout, answer_timeout)
-        in_url = {key: value for key, value in ours.items() if key not in self.url.query}
-        theirs = {k: v for k, v in self.connect_args.items() if k not in _SHAPING}
-        return {**in_url, **theirs}
+        limits = dialect.arguments(self.url, connect_timeout, answer_timeout)
+        return {key: value for key, value in limits.items() if key not in self.url.query}
+
+
+def _borrow(source: Engine, amend: Callable[[Parameters], None]) -> Any:
+    """Make a driver's connection as an engine of the application's does; it is ours to close.
+
+    Its pool is left alone, which may have one place only, or a connection that is dead by now.
+    """
+    token = _amend.set(amend)
+    try:
+        borrowed = source.pool.recreate().connect()
+    finally:
+        _amend.reset(token)
+    driver = borrowed.dbapi_connection
+    borrowed.detach()
+    return driver
+
+
+@event.listens_for(Engine, "do_connect")
+def _amend_borrowed(_dialect: Any, _record: Any, _args: Any, parameters: Parameters) -> None:
+    amend = _amend.get()
+    if amend is not None:
+        amend(parameters)

@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Connection, Engine, event
-from sqlalchemy.engine import Dialect
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from flask_migrate_sidecar.database.dialect import find_dialect
@@ -89,15 +88,10 @@ class ConnectedLock(Lock):
 
 def lock_engine(target: LockTarget, connect_timeout: float, *, autocommit: bool) -> Engine:
     """Make an engine whose connections carry the holder's name and outlive idle hours."""
-    engine = target.database.engine(connect_timeout=connect_timeout)
-    arguments = driver_arguments(engine.dialect.driver)
-
-    def amend(
-        _dialect: Dialect, _record: object, _args: list[Any], parameters: dict[str, Any]
-    ) -> None:
-        parameters.update({**arguments, **parameters, **_names(arguments)})
-
-    event.listen(engine, "do_connect", amend)
+    arguments = driver_arguments(target.database.url.get_driver_name())
+    engine = target.database.engine(
+        connect_timeout=connect_timeout, defaults=arguments, ours=_names(arguments)
+    )
     return engine.execution_options(isolation_level="AUTOCOMMIT") if autocommit else engine
 
 

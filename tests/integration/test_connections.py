@@ -1,0 +1,142 @@
+"""Where the application can connect, the run can: it waits, locks and looks as the app connects."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import NullPool, create_engine, inspect, make_url
+
+from conftest import RunCommand
+from racing import write_app
+from servers import Database, Server, render_url
+from sidecar_runs import events, read_log
+
+DRIVERS = {
+    "psycopg": "postgres",
+    "psycopg2": "postgres",
+    "pymysql": "mariadb",
+    "mysqldb": "mariadb",
+}
+# The password is not in the URL that the application's settings have; GIVEN stands for it.
+TOKEN = """\
+    db.init_app(app)
+    from sqlalchemy import event
+
+    with app.app_context():
+        @event.listens_for(db.engine, "do_connect")
+        def fetch_token(dialect, record, args, parameters):
+            parameters["password"] = os.environ["GIVEN"]
+"""
+CREATOR = """\
+    from sqlalchemy import create_engine, make_url
+    url = make_url(os.environ["DATABASE_URL"]).set(password=os.environ["GIVEN"])
+    other = create_engine(url)
+    plain, named = other.dialect.create_connect_args(url)
+
+    def create():
+        return other.dialect.loaded_dbapi.connect(*plain, **named)
+
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {"creator": create}
+    db.init_app(app)
+"""
+CONSTRUCTOR = """\
+    db._engine_options["connect_args"] = {"password": os.environ["GIVEN"]}
+    db.init_app(app)
+"""
+SETTINGS = """\
+    arguments = {"password": os.environ["GIVEN"]}
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {"connect_args": arguments}
+    db.init_app(app)
+"""
+# A pool of one connection, which the application has taken for itself and given back.
+SMALL_POOL = """\
+    arguments = {"password": os.environ["GIVEN"]}
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {
+        "connect_args": arguments, "pool_size": 1, "max_overflow": 0, "pool_timeout": 1
+    }
+    db.init_app(app)
+    with app.app_context():
+        db.engine.connect().close()
+"""
+WAYS = {
+    "token": TOKEN,
+    "creator": CREATOR,
+    "constructor": CONSTRUCTOR,
+    "settings": SETTINGS,
+    "small pool": SMALL_POOL,
+}
+
+
+@pytest.fixture
+def server(driver: str, request: pytest.FixtureRequest) -> Server:
+    """Return the server that a driver is for."""
+    if driver == "mysqldb":
+        pytest.importorskip("MySQLdb")
+    found: Server = request.getfixturevalue(DRIVERS[driver])
+    return found
+
+
+@pytest.fixture
+def database(server: Server) -> Iterator[Database]:
+    """Return a fresh database."""
+    made = server.create_database()
+    yield made
+    server.drop_database(made.name)
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_application_that_logs_in_by_itself(
+    way: str, driver: str, database: Database, tmp_path: Path, sidecar: RunCommand
+) -> None:
+    """A password that only the application knows is enough for the wait, the lock and a look."""
+    app = write_app(tmp_path / "app", [])
+    source = (app / "app.py").read_text()
+    # What mysqlclient calls it.
+    lines = WAYS[way].replace('"password"', '"passwd"') if driver == "mysqldb" else WAYS[way]
+    (app / "app.py").write_text(source.replace("    db.init_app(app)\n", lines))
+    url = make_url(database.url(driver))
+    env = {
+        "DATABASE_URL": render_url(url.set(password="not this one")),
+        "GIVEN": str(url.password),
+        "MIGRATE_REFUSED_GRACE": "0",
+        "MIGRATE_WAIT_TIMEOUT": "5",
+    }
+
+    result = sidecar(app, "db", "upgrade", env=env)
+
+    log = read_log(result.stderr)
+    assert result.returncode == 0, result.stderr
+    assert [line["kind"] for line in events(log, "lock.acquired")] == ["advisory"]
+    assert str(url.password) not in result.stderr
+    engine = create_engine(database.url(), poolclass=NullPool)
+    assert inspect(engine).has_table("ran")
+    status = sidecar(app, "status", env=env)
+    assert status.returncode == 0, status.stderr
+    assert '"state": "at_head"' in status.stdout
+    assert '"held": false' in status.stdout
+
+
+BIND = """\
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {"connect_args": {"password": "of the main one"}}
+    db.init_app(app)
+"""
+
+
+def test_options_of_the_main_database_are_no_bind_s(
+    postgres: Server, mariadb: Server, tmp_path: Path, sidecar: RunCommand
+) -> None:
+    """`SQLALCHEMY_ENGINE_OPTIONS` is for the main database alone, as in Flask-SQLAlchemy."""
+    main, second = postgres.create_database(), mariadb.create_database()
+    app = write_app(tmp_path / "app", [])
+    source = (app / "app.py").read_text()
+    options = BIND.replace("of the main one", str(make_url(main.url()).password))
+    options = options.replace('{"password":', '{"application_name": "shop", "password":')
+    (app / "app.py").write_text(source.replace("    db.init_app(app)\n", options))
+    env = {"DATABASE_URL": main.url(), "SECOND_URL": second.url(), "MIGRATE_REFUSED_GRACE": "0"}
+
+    result = sidecar(app, "db", "upgrade", env=env)
+
+    assert result.returncode == 0, result.stderr
+    postgres.drop_database(main.name)
+    mariadb.drop_database(second.name)
