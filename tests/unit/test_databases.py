@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, event, make_url
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import create_async_engine
 from structlog.testing import capture_logs
 
 from flask_migrate_sidecar.database.connect import Database
@@ -30,6 +32,14 @@ def test_bare_mysql_url_means_pymysql_without_mysqlclient(scheme: str) -> None:
     """SQLAlchemy's default driver is used where it is installed, else PyMySQL."""
     driver = "mysqldb" if importlib.util.find_spec("MySQLdb") else "pymysql"
     assert parse_url(f"{scheme}://db/shop", name="default").drivername == f"{scheme}+{driver}"
+
+
+def test_asynchronous_engine_is_not_borrowed_from() -> None:
+    """Psycopg is one driver for both kinds of engine: ours connect without a loop all the same."""
+    url = make_url("postgresql+psycopg://u:p@127.0.0.1:1/d")
+    database = Database.of_app("default", url, source=create_async_engine(url).sync_engine)
+    with pytest.raises(OperationalError, match=r"127\.0\.0\.1"):
+        database.engine(connect_timeout=1).connect()
 
 
 def test_named_driver_stays() -> None:

@@ -89,9 +89,9 @@ class Database:
         given = dict(connect_args or {})
         if synchronous.drivername != url.drivername:
             given = {key: value for key, value in given.items() if key in _OF_EVERY_DRIVER}
-            source = None
-        if url.get_backend_name() == "sqlite":
-            # A look at a file must not create it, and its lock is beside what the URL names.
+        # A look at a SQLite file must not create it, and its lock is beside what the URL names.
+        # psycopg has one name for both: an asynchronous engine wants a loop around it.
+        if source is not None and (source.dialect.is_async or url.get_backend_name() == "sqlite"):
             source = None
         return cls(name, synchronous, given, source=source)
 
