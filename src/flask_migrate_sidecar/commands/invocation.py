@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from flask_migrate_sidecar.application.subcommand import Subcommand
 from flask_migrate_sidecar.database.connect import Database
-from flask_migrate_sidecar.errors import ConfigurationError, Interrupted
-from flask_migrate_sidecar.history.failure import explain
+from flask_migrate_sidecar.errors import ConfigurationError, Interrupted, MigrationError
+from flask_migrate_sidecar.history.failure import explain, explained
 from flask_migrate_sidecar.history.heartbeat import beating
 from flask_migrate_sidecar.history.outcome import find_outcome
 from flask_migrate_sidecar.history.progress import Progress
@@ -54,6 +55,8 @@ def invoke(
         kept = _tell_what_stayed(session, subcommand, progress)
         interruption.fields = {**kept, **interruption.fields}
         raise
+    if repository is not None and progress.applied and not subcommand.is_own:
+        _read_back(session, subcommand, repository, progress)
     applied = [step.revision for step in progress.applied]
     return Result(applied, progress.before, progress.after)
 
@@ -96,6 +99,42 @@ def require_managed(session: Session, found: Collection[str], binds: Sequence[st
                 "'db init --multidb' makes one",
                 database=name,
             )
+
+
+def _read_back(
+    session: Session, subcommand: Subcommand, repository: Repository, progress: Progress
+) -> None:
+    """Read on new connections what the databases hold now, and compare it with what was done.
+
+    An `env.py` that begins a transaction before `context.configure` has to commit it itself:
+    Alembic leaves a transaction alone that is not its own (`MigrationContext.configure`).
+
+    Raises:
+        MigrationError: something was not committed.
+        SidecarError: the databases could not be read.
+    """
+    with explained(repository.folder):
+        script = load_history(repository.config)
+        now = read_selected(session, subcommand, repository, script)
+    lost = [
+        database.name
+        for database in session.lasting
+        if _of(database.name, progress.after) - _of(database.name, now)
+    ]
+    if lost:
+        raise MigrationError(
+            f"what ran was not committed in {', '.join(lost)}: the database does not hold what "
+            "was reached",
+            hint="env.py runs a statement on its connection before context.configure, which begins "
+            "a transaction that Alembic leaves to it: commit there, connection.commit()",
+            **find_outcome(progress, script, now),
+        )
+
+
+def _of(database: str, readings: Readings) -> Counter[tuple[str, ...]]:
+    """Count what was read of a database; with tenants there are several readings of one."""
+    held = (v for key, v in readings.items() if key.partition("/")[0] == database)
+    return Counter(tuple(sorted(revisions)) for revisions in held)
 
 
 @contextmanager

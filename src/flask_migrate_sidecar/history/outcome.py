@@ -24,7 +24,7 @@ def find_outcome(
     running = [progress.running] if progress.running is not None else []
     for step in [*progress.applied, *running]:
         there = step.revision in find_ancestors(script, after.get(step.database, ()))
-        stayed = there if step.direction == "upgrade" else not there
+        stayed = not there if step.direction == "downgrade" else there
         gone = "rolled_back"
         if step is progress.running and not progress.is_transactional:
             gone = "unfinished"
