@@ -10,7 +10,7 @@
     ├── MigrationError              8  env.py, a revision or its SQL raised
     ├── HistoryError                9  the revisions do not fit together
     └── PendingError               10  not at head, or models and database differ
-    Interrupted                130/143 SIGINT, SIGTERM (not a SidecarError: see there)
+    Interrupted        129/130/131/143 SIGHUP, SIGINT, SIGQUIT, SIGTERM (no SidecarError: see there)
 
 Nothing else in the code base writes an exit code as a number.
 """

@@ -339,6 +339,34 @@ def test_signal_before_anything_was_begun(number: signal.Signals, shop: Path) ->
     assert last["error"]["message"] == f"interrupted by {number.name}"
 
 
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT])
+def test_signal_of_a_terminal(number: signal.Signals, shop: Path) -> None:
+    """A terminal that is closed, or its key that quits, ends a run as SIGTERM does."""
+    body = f"\n\ndef upgrade():\n    import os\n    os.kill(os.getpid(), {number:d})\n"
+    append(revision_file(shop, HEAD), f"{body}    raise AssertionError('it goes on')\n")
+    with FollowedRun(shop, "db", "upgrade") as run:
+        result = run.result()
+    assert result.returncode == 128 + number
+    assert result.last["error"]["message"] == f"interrupted by {number.name}"
+    assert "lock.released" in {line["event"] for line in result.log}
+
+
+def test_signal_that_nohup_ignores(shop: Path) -> None:
+    """Started by `nohup`, a run outlives the terminal."""
+    body = "\n\ndef upgrade():\n    import os\n    os.kill(os.getpid(), 1)\n"
+    append(revision_file(shop, HEAD), body)
+    done = subprocess.run(
+        [sys.executable, "-m", "flask_migrate_sidecar", "db", "upgrade"],
+        cwd=shop,
+        env=clean_environment(),
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_signal_while_a_setting_is_read(shop: Path) -> None:
     """A file of a setting may be a pipe that nobody writes to: a signal ends that too."""
     os.mkfifo(shop / "secret")

@@ -1,4 +1,4 @@
-"""Turns SIGTERM and SIGINT into an exception, also while a driver sits in C code."""
+"""Turns the signals that end a process into an exception, also while a driver sits in C code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from flask_migrate_sidecar.errors import Interrupted
 
 from .threads import start_thread
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# A closed terminal sends SIGHUP, and nohup(1) lets it be ignored.
+_HANGUP = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, *_HANGUP)
 # Kubernetes kills 30 s after SIGTERM by default (terminationGracePeriodSeconds).
 _LAST_RESORT_SECONDS = 10.0
 _CANCEL_SECONDS = 2.0
