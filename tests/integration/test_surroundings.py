@@ -351,6 +351,31 @@ def test_signal_of_a_terminal(number: signal.Signals, shop: Path) -> None:
     assert "lock.released" in {line["event"] for line in result.log}
 
 
+FORKING = """
+
+def upgrade():
+    import os, signal
+    ready, begun = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(begun, b"x")
+        signal.pause()
+    os.read(ready, 1)
+    os.kill(child, signal.SIGTERM)
+    _, status = os.waitpid(child, 0)
+    print("child ended by", os.waitstatus_to_exitcode(status))
+"""
+
+
+def test_signal_to_a_child_of_the_application(shop: Path, launch: Launcher) -> None:
+    """A forked child has none of our handlers: its signals end it, and not the run."""
+    append(revision_file(shop, HEAD), FORKING)
+    result = launch(shop, "db", "upgrade")
+    assert result.returncode == 0
+    assert "child ended by -15" in {line.get("text") for line in result.log}
+    assert [line["event"] for line in result.log].count("command.finished") == 1
+
+
 def test_signal_that_nohup_ignores(shop: Path) -> None:
     """Started by `nohup`, a run outlives the terminal."""
     body = "\n\ndef upgrade():\n    import os\n    os.kill(os.getpid(), 1)\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import threading
@@ -77,6 +78,7 @@ class Interruption:
         writing.settimeout(0)
         self._wakeup = writing
         self.reinstall()
+        os.register_at_fork(after_in_child=self._leave_to_parent)
         start_thread(self.watch, reading, name="flask-migrate-signals")
         try:
             yield
@@ -84,6 +86,13 @@ class Interruption:
             self._done.set()
             for number in SIGNALS:
                 signal.signal(number, signal.SIG_IGN)
+
+    def _leave_to_parent(self) -> None:
+        """Let a forked child end by its own signals: what ours tell reaches the parent."""
+        signal.set_wakeup_fd(-1)
+        for number in SIGNALS:
+            if signal.getsignal(number) == self.handle:
+                signal.signal(number, signal.SIG_DFL)
 
     def listen(self) -> None:
         """Let signals come, also those that waited: the caller catches what they raise."""
