@@ -466,6 +466,25 @@ def test_result_that_is_lost(command: str, shop: Path, launch: Launcher) -> None
     assert "No space left on device" in last["error"]["message"]
 
 
+@pytest.mark.parametrize("command", ["db history", "db stamp --sql head", "status"])
+def test_reader_that_has_gone(command: str, shop: Path, launch: Launcher) -> None:
+    """Behind `| head` a run ends as other programs do, whatever it was about to print."""
+    assert launch(shop, "db", "upgrade").returncode == 0
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "flask_migrate_sidecar", *command.split()],
+        cwd=shop,
+        env=clean_environment(),
+        check=False,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writing)
+    assert done.returncode == read_log(done.stderr)[-1]["exit_code"] == 128 + signal.SIGPIPE
+
+
 def test_packages_that_are_named_too_late(shop: Path, launch: Launcher) -> None:
     """A setting that counts before `.env` is read is refused there, not passed over."""
     (shop / ".env").write_text("MIGRATE_SITE_PACKAGES=/nowhere\n")

@@ -13,6 +13,7 @@ import fcntl
 import io
 import os
 import resource
+import signal
 import sys
 import tempfile
 import threading
@@ -20,7 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TextIO
 
-from flask_migrate_sidecar.errors import ConfigurationError, chain
+from flask_migrate_sidecar.errors import ConfigurationError, Interrupted, chain
 
 from .threads import start_thread
 
@@ -314,9 +315,12 @@ class Streams:
         known = {id(link) for link in chain(error)}
         if not self._lost or (known and known.isdisjoint(map(id, self._lost))):
             return error
+        if isinstance(self._lost[0], BrokenPipeError):
+            # The reader wanted no more: that ends other programs too (signal(7)).
+            return Interrupted(signal.SIGPIPE)
         return ConfigurationError(
             f"the result could not be written to standard output: {self._lost[0].strerror}",
-            hint="whoever reads it has gone, or what it is written to is full",
+            hint="what it is written to is full, or not to be written to",
         )
 
     def restore(self) -> None:
