@@ -1,6 +1,7 @@
 """Small applications for the tests of how code is brought, and how a run of them is read."""
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -102,7 +103,10 @@ def install_packages(name: str, *requirements: str) -> Path:
 
     Whoever comes first installs, and other processes of the tests wait for it.
     """
-    folder = cache_folder() / f"{name}-py{sys.version_info.major}{sys.version_info.minor}"
+    # The folder outlives the tests: others that were asked for under the name are not these.
+    wanted = hashlib.sha256(" ".join(requirements).encode()).hexdigest()[:8]
+    here = f"py{sys.version_info.major}{sys.version_info.minor}"
+    folder = cache_folder() / f"{name}-{here}-{wanted}"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder.parent / f"{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
