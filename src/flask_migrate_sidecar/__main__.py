@@ -252,7 +252,9 @@ class Process:
             code, fields = error.exit_code, dict(error.fields)
         if isinstance(error, SidecarError):
             hint = error.hint
-        if isinstance(error, Interrupted):
+        if isinstance(error, Interrupted) and error.signal is signal.SIGPIPE:
+            hint = "whoever read the result wanted no more of it"
+        elif isinstance(error, Interrupted):
             hint = "what was not committed is rolled back, and the lock is given back: run again"
             if fields.get("unfinished"):
                 hint = "the first statements of the unfinished revision may stay: see to them first"

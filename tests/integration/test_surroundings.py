@@ -482,7 +482,9 @@ def test_reader_that_has_gone(command: str, shop: Path, launch: Launcher) -> Non
         text=True,
     )
     os.close(writing)
-    assert done.returncode == read_log(done.stderr)[-1]["exit_code"] == 128 + signal.SIGPIPE
+    last = read_log(done.stderr)[-1]
+    assert done.returncode == last["exit_code"] == 128 + signal.SIGPIPE
+    assert "wanted no more" in last["hint"]
 
 
 def test_packages_that_are_named_too_late(shop: Path, launch: Launcher) -> None:

@@ -122,12 +122,16 @@ def _read_back(
         if _of(database.name, progress.after) - _of(database.name, now)
     ]
     if lost:
+        outcome = find_outcome(progress, script, now)
+        if not progress.is_transactional and subcommand.name != "stamp":
+            # Its DDL commits by itself: what is not recorded may be there all the same.
+            outcome = {**outcome, "rolled_back": [], "unfinished": outcome["rolled_back"]}
         raise MigrationError(
             f"what ran was not committed in {', '.join(lost)}: the database does not hold what "
             "was reached",
             hint="env.py runs a statement on its connection before context.configure, which begins "
             "a transaction that Alembic leaves to it: commit there, connection.commit()",
-            **find_outcome(progress, script, now),
+            **outcome,
         )
 
 
