@@ -15,7 +15,6 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from following import STARTED
-from library import close_launchers
 from servers import (
     Database,
     MariaDB,
@@ -27,6 +26,7 @@ from servers import (
     postgres18_programs,
 )
 from sidecar_runs import Launcher
+from zygote import close_zygotes
 
 T = TypeVar("T", bound=Server)
 
@@ -176,17 +176,16 @@ def run() -> Run:
 
 
 @pytest.fixture(scope="session")
-def flask_db(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunCommand]:
+def flask_db(tmp_path_factory: pytest.TempPathFactory) -> RunCommand:
     """Return a function that runs `flask db ...` in the folder of an app."""
-    with Launcher(tmp_path_factory.mktemp("outputs"), "flask") as launcher:
-        yield lambda cwd, *arguments, env=None: launcher(cwd, "db", *arguments, env=env)
+    launcher = Launcher(tmp_path_factory.mktemp("outputs"), "flask")
+    return lambda cwd, *arguments, env=None: launcher(cwd, "db", *arguments, env=env)
 
 
 @pytest.fixture(scope="session")
-def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
+def launch(tmp_path_factory: pytest.TempPathFactory) -> Launcher:
     """Return a quick way to run `flask-migrate ...`, for what does not care how Python starts."""
-    with Launcher(tmp_path_factory.mktemp("outputs")) as launcher:
-        yield launcher
+    return Launcher(tmp_path_factory.mktemp("outputs"))
 
 
 @pytest.fixture(scope="session")
@@ -203,9 +202,9 @@ def sidecar(run: Run) -> RunCommand:
 
 @pytest.fixture(scope="session", autouse=True)
 def _leave_no_interpreter() -> Iterator[None]:
-    """End the interpreters that the library's tests share."""
+    """End the interpreters that the tests share."""
     yield
-    close_launchers()
+    close_zygotes()
 
 
 # What a test says where it cannot hold for what is installed, whatever the machine has.

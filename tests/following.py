@@ -1,14 +1,14 @@
 """Runs `flask-migrate` beside the test, and follows its log."""
 
 import json
-import subprocess
-import sys
+import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
 from sidecar_runs import Line, Result, environment_of
+from zygote import zygote_of
 
 
 class FollowedRun:
@@ -23,16 +23,16 @@ class FollowedRun:
     def __init__(self, cwd: Path, *arguments: str, env: Mapping[str, str] | None = None) -> None:
         # No pipe, which would have to be emptied beside the log.
         self._stdout = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - see `close`
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "flask_migrate_sidecar", *arguments],
-            cwd=cwd,
-            env=environment_of(env or {}),
-            stdin=subprocess.DEVNULL,
-            stdout=self._stdout,
-            stderr=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-        )
+        reading, writing = os.pipe()
+        self._log = os.fdopen(reading, encoding="utf-8")
+        with os.fdopen(writing, "wb"), Path(os.devnull).open("rb") as nothing:
+            self.process = zygote_of().start(
+                cwd,
+                "flask_migrate_sidecar",
+                *arguments,
+                env=environment_of(env or {}),
+                streams=[nothing.fileno(), self._stdout.fileno(), writing],
+            )
         self._lines: list[str] = []
         self.events: list[Line] = []
         STARTED.append(self)
@@ -47,10 +47,8 @@ class FollowedRun:
 
     def close(self) -> None:
         """End the run at once, and leave nothing open."""
-        self.process.kill()
-        self.process.wait()
-        assert self.process.stderr is not None
-        self.process.stderr.close()
+        self.process.close()
+        self._log.close()
         self._stdout.close()
 
     def await_event(self, *names: str, **fields: object) -> Line:
@@ -82,8 +80,7 @@ class FollowedRun:
         return [found for found in self.events if found["event"] == event]
 
     def _read(self) -> Line | None:
-        assert self.process.stderr is not None
-        line = self.process.stderr.readline()
+        line = self._log.readline()
         if not line:
             return None
         self._lines.append(line)

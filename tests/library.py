@@ -2,8 +2,8 @@
 
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from sqlalchemy import NullPool, create_engine, inspect, text
 import old_environments as old
 from flask_migrate import Migrate
 from sidecar_runs import Launcher
+from zygote import Zygote, zygote_of
 
 # The body of an app.py; HERE is its folder. The database object and Migrate follow.
 HEAD = """
@@ -93,7 +94,14 @@ def flask(
         python: the interpreter, by default the tests' own.
     """
     lists = [c.split() if isinstance(c, str) else [*map(str, c)] for c in commands]
-    with _launcher(str(python), warnings) as launch:
+    command = (str(python), "-W", warnings)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        if python == sys.executable:
+            zygote = zygote_of(command)
+        else:
+            zygote = stack.enter_context(Zygote(command))
+        launch = Launcher(folder, "flask", zygote)
         done = [launch(cwd, *arguments, env=env) for arguments in lists]
     results = [
         Result(tuple(arguments), one.returncode, one.stdout, one.stderr)
@@ -103,31 +111,6 @@ def flask(
         assert result.returncode == 0, result
     assert not fail or results[-1].returncode != 0, results[-1]
     return results
-
-
-_launchers: dict[str, Launcher] = {}
-_folders = ExitStack()
-
-
-@contextmanager
-def _launcher(python: str, warnings: str) -> Iterator[Launcher]:
-    """Start an interpreter for `flask`; the tests' own stays for the next call."""
-    if python == sys.executable and warnings in _launchers:
-        yield _launchers[warnings]
-        return
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        launcher = stack.enter_context(Launcher(folder, "flask", (python, "-W", warnings)))
-        if python == sys.executable:
-            _launchers[warnings] = launcher
-            _folders.push(stack.pop_all())
-        yield launcher
-
-
-def close_launchers() -> None:
-    """End the interpreters that were kept."""
-    _launchers.clear()
-    _folders.close()
 
 
 @dataclass(frozen=True)

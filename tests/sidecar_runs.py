@@ -3,13 +3,13 @@
 import json
 import os
 import re
-import signal
 import subprocess
-import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import IO, Any, TypeVar
+
+from zygote import Zygote, zygote_of
 
 Line = dict[str, Any]
 T = TypeVar("T")
@@ -18,40 +18,6 @@ T = TypeVar("T")
 DEADLINE = float(os.environ.get("SIDECAR_TEST_DEADLINE", "240"))
 RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 LEVELS = {"debug", "info", "warning", "error", "critical"}
-
-# Forks a process for each request, as `python -m MODULE` would be, but with the big packages
-# imported already: a fifth of the time.
-SERVER = """
-import contextlib, importlib, json, os, runpy, sys
-
-for name in sys.argv[1:]:
-    with contextlib.suppress(ImportError):
-        importlib.import_module(name)
-for line in sys.stdin:
-    request = json.loads(line)
-    child = os.fork()
-    if child == 0:
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        for descriptor in (1, 2):
-            flags = os.O_CREAT | os.O_TRUNC | os.O_WRONLY
-            os.dup2(os.open(request["outputs"][descriptor - 1], flags), descriptor)
-        os.chdir(request["cwd"])
-        os.environ.clear()
-        os.environ.update(request["env"])
-        sys.path[0] = request["cwd"]
-        sys.argv = [request["module"], *request["arguments"]]
-        sys.orig_argv = [sys.executable, "-m", *sys.argv]
-        runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
-        sys.exit()
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    print(code, flush=True)
-"""
-# What is big and belongs to others; ours is imported anew by each run.
-IMPORTS = (
-    *("alembic.autogenerate", "alembic.command", "flask.cli", "flask_sqlalchemy", "sqlite3"),
-    *("psycopg", "pymysql", "sqlalchemy.dialects.mysql", "sqlalchemy.dialects.postgresql"),
-    *("sqlalchemy.dialects.sqlite", "structlog"),
-)
 
 
 class Result(subprocess.CompletedProcess[str]):
@@ -73,24 +39,20 @@ class Result(subprocess.CompletedProcess[str]):
 
 
 class Launcher:
-    """A process that forks a run for each request.
+    """Runs a module to its end, in processes that a zygote forks.
 
     Args:
         folder: for the outputs of a run.
         module: what to run.
-        python: the interpreter and its options.
+        zygote: by default the one that the tests share.
     """
 
     def __init__(
-        self,
-        folder: Path,
-        module: str = "flask_migrate_sidecar",
-        python: Sequence[str] = (sys.executable,),
+        self, folder: Path, module: str = "flask_migrate_sidecar", zygote: Zygote | None = None
     ) -> None:
-        self._outputs = [str(folder / "stdout"), str(folder / "stderr")]
+        self._outputs = [folder / "stdout", folder / "stderr"]
         self._module = module
-        self._command = [*python, "-c", SERVER, *IMPORTS]
-        self._server = self._start()
+        self._zygote = zygote or zygote_of()
 
     def __call__(self, cwd: Path, *arguments: str, env: Mapping[str, str] | None = None) -> Result:
         """Run the module in a folder.
@@ -100,56 +62,20 @@ class Launcher:
             *arguments: the command line.
             env: variables to add.
         """
-        request = {
-            "module": self._module,
-            "cwd": str(cwd),
-            "arguments": arguments,
-            "env": environment_of(env or {}),
-            "outputs": self._outputs,
-        }
-        try:
-            code = self._ask(request)
-        except BaseException:
-            # A test that was given up must not leave its answer to the next one.
-            self._stop()
-            self._server = self._start()
-            raise
-        texts = (Path(path).read_text(encoding="utf-8") for path in self._outputs)
-        return Result(code, *texts)
-
-    def _ask(self, request: Mapping[str, object]) -> int:
-        """Have a run made, and give its exit code."""
-        assert self._server.stdin is not None
-        assert self._server.stdout is not None
-        self._server.stdin.write(json.dumps(request) + "\n")
-        self._server.stdin.flush()
-        return int(self._server.stdout.readline())
-
-    def _start(self) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            self._command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-
-    def _stop(self) -> None:
-        # With what it has forked.
-        os.killpg(self._server.pid, signal.SIGKILL)
-        self._server.wait()
-        for stream in (self._server.stdin, self._server.stdout):
-            with suppress(BrokenPipeError):
-                if stream is not None:
-                    stream.close()
-
-    def __enter__(self) -> Self:
-        """Return the launcher."""
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        """End the process."""
-        self._stop()
+        with ExitStack() as stack:
+            files: list[IO[bytes]] = [stack.enter_context(Path(os.devnull).open("rb"))]
+            files += [stack.enter_context(path.open("wb")) for path in self._outputs]
+            run = self._zygote.start(
+                cwd,
+                self._module,
+                *arguments,
+                env=environment_of(env or {}),
+                streams=[file.fileno() for file in files],
+            )
+            # A test that is given up leaves no run behind.
+            stack.callback(run.close)
+            code = run.wait()
+        return Result(code, *(path.read_text(encoding="utf-8") for path in self._outputs))
 
 
 def read_log(text: str) -> list[Line]:

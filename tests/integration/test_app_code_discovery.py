@@ -54,10 +54,10 @@ def write_module(folder: Path, path: str, text: str) -> Path:
 
 
 @pytest.mark.parametrize("path", ["app.py", "wsgi.py", "app/__init__.py", "src/app.py"])
-def test_finds_by_itself(path: str, tmp_path: Path, sidecar: "RunCommand") -> None:
+def test_finds_by_itself(path: str, tmp_path: Path, launch: "RunCommand") -> None:
     """`wsgi.py` and `app.py` are found without a name, as packages and below `src` too."""
     app = write_module(tmp_path / "app", path, HEAD)
-    succeeds(sidecar(app, "db", "upgrade", env=url(tmp_path)))
+    succeeds(launch(app, "db", "upgrade", env=url(tmp_path)))
 
 
 @pytest.mark.parametrize(
@@ -74,12 +74,12 @@ def test_finds_by_itself(path: str, tmp_path: Path, sidecar: "RunCommand") -> No
         ("src/space/shop/web.py", "space.shop.web:app"),
     ],
 )
-def test_takes_a_name(path: str, name: str, tmp_path: Path, sidecar: "RunCommand") -> None:
+def test_takes_a_name(path: str, name: str, tmp_path: Path, launch: "RunCommand") -> None:
     """Modules, packages, packages under `src` and namespace packages are named as for `flask`."""
     app = write_module(tmp_path / "app", path, HEAD)
     env = url(tmp_path)
-    succeeds(sidecar(app, "--app", name, "db", "upgrade", env=env))
-    last = read_last(sidecar(app, "db", "downgrade", "base", env={**env, "FLASK_APP": name}))
+    succeeds(launch(app, "--app", name, "db", "upgrade", env=env))
+    last = read_last(launch(app, "db", "downgrade", "base", env={**env, "FLASK_APP": name}))
     assert last["exit_code"] == 0
 
 
@@ -92,13 +92,13 @@ def test_takes_a_name(path: str, name: str, tmp_path: Path, sidecar: "RunCommand
     ],
 )
 def test_takes_a_factory(
-    name: str, arguments: str, given: str, tmp_path: Path, sidecar: "RunCommand"
+    name: str, arguments: str, given: str, tmp_path: Path, launch: "RunCommand"
 ) -> None:
     """Factories are called, with the arguments that the name has."""
     where = "f'sqlite:///{folder}/{name}'" if arguments else "'sqlite:////{}/x.db'"
     text = FACTORY.format(name=name, arguments=arguments, url=where.replace("/{}", str(tmp_path)))
     app = write_module(tmp_path / "app", "shop.py", text)
-    succeeds(sidecar(app, "--app", given.format(folder=tmp_path), "db", "upgrade"))
+    succeeds(launch(app, "--app", given.format(folder=tmp_path), "db", "upgrade"))
     assert (tmp_path / "x.db").exists()
 
 
@@ -111,25 +111,25 @@ def test_takes_a_factory(
         ("shop:db", "did not return|Flask instance|valid Flask"),
     ],
 )
-def test_wrong_name(given: str, said: str, tmp_path: Path, sidecar: "RunCommand") -> None:
+def test_wrong_name(given: str, said: str, tmp_path: Path, launch: "RunCommand") -> None:
     """A name that does not fit is 4, and the hint says how names look."""
     app = write_module(tmp_path / "app", "shop.py", HEAD)
-    last = read_last(sidecar(app, "--app", given, "db", "upgrade", env=url(tmp_path)))
+    last = read_last(launch(app, "--app", given, "db", "upgrade", env=url(tmp_path)))
     assert last["exit_code"] == 4
     assert any(text in last["error"]["message"] for text in said.split("|"))
     assert "--app" in last["hint"]
 
 
-def test_app_without_migrate(tmp_path: Path, sidecar: "RunCommand") -> None:
+def test_app_without_migrate(tmp_path: Path, launch: "RunCommand") -> None:
     """An application that has no Migrate is 4."""
     app = write_module(tmp_path / "app", "app.py", "import flask\napp = flask.Flask(__name__)\n")
-    last = read_last(sidecar(app, "db", "upgrade"))
+    last = read_last(launch(app, "db", "upgrade"))
     assert last["exit_code"] == 4
     assert "has no Migrate" in last["error"]["message"]
 
 
 @pytest.mark.parametrize("way", ["flag", "variable", "relative", "working directory"])
-def test_app_dir(way: str, tmp_path: Path, sidecar: "RunCommand") -> None:
+def test_app_dir(way: str, tmp_path: Path, launch: "RunCommand") -> None:
     """The folder is put on the path and made the working directory; files are relative to it."""
     body = "assert open('beside.txt').read() == 'here'\nimport neighbour\n"
     app = write_app(tmp_path / "app", body)
@@ -138,23 +138,23 @@ def test_app_dir(way: str, tmp_path: Path, sidecar: "RunCommand") -> None:
     arguments = {"flag": ["--app-dir", str(app)], "relative": ["--app-dir", "app"]}.get(way, [])
     env = url(tmp_path) | ({"MIGRATE_APP_DIR": str(app)} if way == "variable" else {})
     cwd = app if way == "working directory" else tmp_path
-    succeeds(sidecar(cwd, *arguments, "db", "upgrade", env=env))
+    succeeds(launch(cwd, *arguments, "db", "upgrade", env=env))
 
 
-def test_app_dir_that_is_missing(tmp_path: Path, sidecar: "RunCommand") -> None:
+def test_app_dir_that_is_missing(tmp_path: Path, launch: "RunCommand") -> None:
     """A folder that is not there is 3, not a search elsewhere."""
     write_app(tmp_path)
-    last = read_last(sidecar(tmp_path, "--app-dir", "nix", "db", "upgrade", env=url(tmp_path)))
+    last = read_last(launch(tmp_path, "--app-dir", "nix", "db", "upgrade", env=url(tmp_path)))
     assert last["exit_code"] == 3
 
 
 @pytest.mark.parametrize("file", [".env", ".flaskenv"])
-def test_dotenv(file: str, tmp_path: Path, sidecar: "RunCommand") -> None:
+def test_dotenv(file: str, tmp_path: Path, launch: "RunCommand") -> None:
     """python-dotenv's files beside the application are read as `flask` reads them."""
     app = write_module(tmp_path / "app", "shop.py", HEAD)
     lines = {"FLASK_APP": "shop", "MIGRATE_LOCK": "none", **url(tmp_path)}
     (app / file).write_text("".join(f"{name}={text}\n" for name, text in lines.items()))
-    result = sidecar(tmp_path, "--app-dir", "app", "db", "upgrade")
+    result = launch(tmp_path, "--app-dir", "app", "db", "upgrade")
     succeeds(result)
     assert find_events(result, "sidecar.started")[0]["settings"]["lock"] == "none"
 
@@ -164,29 +164,29 @@ def test_dotenv(file: str, tmp_path: Path, sidecar: "RunCommand") -> None:
 )
 @pytest.mark.parametrize("given", [None, "app:app"])
 def test_folder_named_like_a_module(
-    name: str, given: str | None, tmp_path: Path, sidecar: "RunCommand"
+    name: str, given: str | None, tmp_path: Path, launch: "RunCommand"
 ) -> None:
     """A folder may be called like one of Flask's, ours or Python's modules, as a package too."""
     app = write_app(tmp_path / name)
     (app / "__init__.py").touch()
     arguments = ["--app", given] if given else []
-    succeeds(sidecar(app, *arguments, "db", "upgrade", env=url(tmp_path)))
+    succeeds(launch(app, *arguments, "db", "upgrade", env=url(tmp_path)))
 
 
 @pytest.mark.parametrize("name", ["lock", "log", "settings", "run", "wait", "errors", "databases"])
-def test_module_named_like_ours(name: str, tmp_path: Path, sidecar: "RunCommand") -> None:
+def test_module_named_like_ours(name: str, tmp_path: Path, launch: "RunCommand") -> None:
     """The application's modules may be called as ours are: theirs are theirs."""
     app = write_app(tmp_path / "app", f"import {name}\nassert {name}.mine\n")
     (app / f"{name}.py").write_text("mine = True\n")
-    succeeds(sidecar(app, "db", "upgrade", env=url(tmp_path)))
+    succeeds(launch(app, "db", "upgrade", env=url(tmp_path)))
 
 
 @pytest.mark.parametrize("name", ["click", "alembic", "structlog"])
-def test_module_named_like_flasks(name: str, tmp_path: Path, sidecar: "RunCommand") -> None:
+def test_module_named_like_flasks(name: str, tmp_path: Path, launch: "RunCommand") -> None:
     """A module beside the application does not come before what the sidecar itself imports."""
     app = write_app(tmp_path / "app")
     (app / f"{name}.py").write_text("raise RuntimeError(__file__)\n")
-    succeeds(sidecar(app, "db", "upgrade", env=url(tmp_path)))
+    succeeds(launch(app, "db", "upgrade", env=url(tmp_path)))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")

@@ -81,13 +81,13 @@ def test_waits_until_the_server_is_up(form: str, tmp_path: Path, postgres15: Pos
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_unavailable_at_the_deadline(form: str, tmp_path: Path, sidecar: "RunCommand") -> None:
+def test_unavailable_at_the_deadline(form: str, tmp_path: Path, launch: "RunCommand") -> None:
     """A database that never comes up is 5, with the whole wait in `elapsed`, told once in 5 s."""
     app = write_app(tmp_path / "app", FORMS[form])
 
     def run(limit: float) -> Result:
         env = {"DATABASE_URL": NOBODY, "MIGRATE_WAIT_TIMEOUT": f"{limit}s"}
-        return sidecar(app, "db", "upgrade", env=env)
+        return launch(app, "db", "upgrade", env=env)
 
     result = fail_twice(run)
     last = read_last(result)
@@ -98,17 +98,15 @@ def test_unavailable_at_the_deadline(form: str, tmp_path: Path, sidecar: "RunCom
     assert "secret" not in result.stderr
 
 
-def test_wait_timeout_zero_tries_once(tmp_path: Path, sidecar: "RunCommand") -> None:
+def test_wait_timeout_zero_tries_once(tmp_path: Path, launch: "RunCommand") -> None:
     """Zero is one import, as it is one login elsewhere."""
     app = write_app(tmp_path / "app", QUERY)
-    last = read_last(
-        sidecar(app, "--wait-timeout=0", "db", "current", env={"DATABASE_URL": NOBODY})
-    )
+    last = read_last(launch(app, "--wait-timeout=0", "db", "current", env={"DATABASE_URL": NOBODY}))
     assert (last["exit_code"], last["attempts"]) == (5, 1)
 
 
 def test_refusal_counts_after_the_grace(
-    tmp_path: Path, postgres15: Postgres, sidecar: "RunCommand"
+    tmp_path: Path, postgres15: Postgres, launch: "RunCommand"
 ) -> None:
     """A wrong password is 6, over all the processes that saw it, long before the deadline."""
     url = make_url(postgres15.create_database().url()).set(password="wrong%pw")
@@ -118,7 +116,7 @@ def test_refusal_counts_after_the_grace(
         "MIGRATE_REFUSED_GRACE": "1s",
         "MIGRATE_WAIT_TIMEOUT": "10m",
     }
-    result = sidecar(app, "db", "upgrade", env=env)
+    result = launch(app, "db", "upgrade", env=env)
     assert result.returncode == 6
     assert 1 <= read_last(result)["elapsed"] < 200
     assert "wrong%pw" not in result.stderr
@@ -127,22 +125,22 @@ def test_refusal_counts_after_the_grace(
 
 @pytest.mark.parametrize("query", ["SELECT * FROM thing", "SELECT nix FROM alembic_version"])
 def test_missing_table_is_told_at_once(
-    query: str, database_url: str, tmp_path: Path, sidecar: "RunCommand"
+    query: str, database_url: str, tmp_path: Path, launch: "RunCommand"
 ) -> None:
     """What this very run is to create cannot be waited for; the hint names the ways out."""
     app = write_app(tmp_path / "app", QUERY)
-    made = sidecar(app, "--app=none", "db", "stamp", "base", env={"DATABASE_URL": database_url})
+    made = launch(app, "--app=none", "db", "stamp", "base", env={"DATABASE_URL": database_url})
     assert made.returncode == 0, made.stderr
-    result = sidecar(app, "db", "upgrade", env={"DATABASE_URL": database_url, "QUERY": query})
+    result = launch(app, "db", "upgrade", env={"DATABASE_URL": database_url, "QUERY": query})
     last = read_last(result)
     assert (last["exit_code"], last["attempts"]) == (5, 1)
     assert "--app none" in last["hint"]
-    made = sidecar(app, "--app=none", "db", "upgrade", env={"DATABASE_URL": database_url})
+    made = launch(app, "--app=none", "db", "upgrade", env={"DATABASE_URL": database_url})
     assert made.returncode == 0, made.stderr
 
 
 def test_gate_waits_for_the_table(
-    tmp_path: Path, postgres15: Postgres, sidecar: "RunCommand"
+    tmp_path: Path, postgres15: Postgres, launch: "RunCommand"
 ) -> None:
     """`wait head` of an app that queries a table passes once another run has created it."""
     url = postgres15.create_database().url()
@@ -150,27 +148,27 @@ def test_gate_waits_for_the_table(
     env = {"DATABASE_URL": url, "QUERY": "SELECT * FROM thing", **LONG}
     process = FollowedRun(app, "wait", "head", env=env)
     process.await_event("database.waiting")
-    made = sidecar(app, "--app=none", "db", "upgrade", env={"DATABASE_URL": url})
+    made = launch(app, "--app=none", "db", "upgrade", env={"DATABASE_URL": url})
     assert made.returncode == 0, made.stderr
     assert process.result().returncode == 0
 
 
-def test_gate_is_pending_at_its_deadline(tmp_path: Path, sidecar: "RunCommand") -> None:
+def test_gate_is_pending_at_its_deadline(tmp_path: Path, launch: "RunCommand") -> None:
     """If the table never comes, the gate is pending: the database did answer."""
     app = write_app(tmp_path / "app", QUERY)
     env = {"DATABASE_URL": f"sqlite:///{tmp_path}/x.db", "QUERY": "SELECT * FROM thing"}
-    result = sidecar(app, "--head-timeout=1s", "wait", "head", env=env)
+    result = launch(app, "--head-timeout=1s", "wait", "head", env=env)
     assert read_last(result)["exit_code"] == 10
 
 
-def test_starts_again_as_it_was_started(tmp_path: Path, sidecar: "RunCommand") -> None:
+def test_starts_again_as_it_was_started(tmp_path: Path, launch: "RunCommand") -> None:
     """Folder, arguments and environment are the first ones again, whatever the app changed."""
     body = "print(os.environ.get('MARK')); os.environ['MARK'] = 'left'; os.chdir('/')\n" + QUERY
     write_app(tmp_path / "nested" / "app", body)
 
     def run(limit: float) -> Result:
         env = {"DATABASE_URL": NOBODY, "MARK": "given", "MIGRATE_WAIT_TIMEOUT": str(limit)}
-        return sidecar(tmp_path, "--app-dir", "nested/app", "db", "upgrade", env=env)
+        return launch(tmp_path, "--app-dir", "nested/app", "db", "upgrade", env=env)
 
     result = fail_twice(run)
     assert read_last(result)["exit_code"] == 5
@@ -179,7 +177,7 @@ def test_starts_again_as_it_was_started(tmp_path: Path, sidecar: "RunCommand") -
 
 
 def test_threads_and_handlers_do_not_outlive_the_start(
-    tmp_path: Path, sidecar: "RunCommand"
+    tmp_path: Path, launch: "RunCommand"
 ) -> None:
     """What a failed import left behind (threads, atexit) ends with the process that it was in."""
     body = """
@@ -191,7 +189,7 @@ threading.Thread(target=time.sleep, args=(600,)).start()
 
     def run(limit: float) -> Result:
         env = {"DATABASE_URL": NOBODY, "MIGRATE_WAIT_TIMEOUT": str(limit)}
-        return sidecar(app, "db", "upgrade", env=env)
+        return launch(app, "db", "upgrade", env=env)
 
     assert read_last(fail_twice(run))["exit_code"] == 5
 
@@ -204,7 +202,7 @@ def test_signal_between_two_starts(number: signal.Signals, tmp_path: Path) -> No
         process = FollowedRun(app, "db", "upgrade", env={"DATABASE_URL": NOBODY, **LONG})
         process.await_event("database.waiting")
         # Into the pause, the start of Python, the imports: wherever it is by then.
-        with suppress(subprocess.TimeoutExpired):
+        with suppress(TimeoutError):
             process.process.wait(0.15 * delay)
         process.process.send_signal(number)
         result = process.result()
@@ -212,14 +210,14 @@ def test_signal_between_two_starts(number: signal.Signals, tmp_path: Path) -> No
         assert read_last(result)["exit_code"] == 128 + number
 
 
-def test_variable_stays_inside(tmp_path: Path, sidecar: "RunCommand") -> None:
+def test_variable_stays_inside(tmp_path: Path, launch: "RunCommand") -> None:
     """The variable that carries the deadline is not seen by the application's children."""
     body = "os.system('env | grep -c _FLASK_MIGRATE_SIDECAR >&2')\n"
     app = write_app(tmp_path / "app", body + QUERY)
 
     def run(limit: float) -> Result:
         env = {"DATABASE_URL": NOBODY, "MIGRATE_WAIT_TIMEOUT": str(limit)}
-        return sidecar(app, "db", "upgrade", env=env)
+        return launch(app, "db", "upgrade", env=env)
 
     result = fail_twice(run)
     assert {event["text"] for event in find_events(result, "output")} == {"0"}

@@ -87,7 +87,7 @@ def database(server: Server) -> Iterator[Database]:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_application_that_logs_in_by_itself(
-    way: str, driver: str, database: Database, tmp_path: Path, sidecar: RunCommand
+    way: str, driver: str, database: Database, tmp_path: Path, launch: RunCommand
 ) -> None:
     """A password that only the application knows is enough for the wait, the lock and a look."""
     app = write_app(tmp_path / "app", [])
@@ -103,7 +103,7 @@ def test_application_that_logs_in_by_itself(
         "MIGRATE_WAIT_TIMEOUT": "5",
     }
 
-    result = sidecar(app, "db", "upgrade", env=env)
+    result = launch(app, "db", "upgrade", env=env)
 
     log = read_log(result.stderr)
     assert result.returncode == 0, result.stderr
@@ -111,7 +111,7 @@ def test_application_that_logs_in_by_itself(
     assert str(url.password) not in result.stderr
     engine = create_engine(database.url(), poolclass=NullPool)
     assert inspect(engine).has_table("ran")
-    status = sidecar(app, "status", env=env)
+    status = launch(app, "status", env=env)
     assert status.returncode == 0, status.stderr
     assert '"state": "at_head"' in status.stdout
     assert '"held": false' in status.stdout
@@ -124,7 +124,7 @@ BIND = """\
 
 
 def test_options_of_the_main_database_are_no_bind_s(
-    postgres: Server, mariadb: Server, tmp_path: Path, sidecar: RunCommand
+    postgres: Server, mariadb: Server, tmp_path: Path, launch: RunCommand
 ) -> None:
     """`SQLALCHEMY_ENGINE_OPTIONS` is for the main database alone, as in Flask-SQLAlchemy."""
     main, second = postgres.create_database(), mariadb.create_database()
@@ -135,7 +135,7 @@ def test_options_of_the_main_database_are_no_bind_s(
     (app / "app.py").write_text(source.replace("    db.init_app(app)\n", options))
     env = {"DATABASE_URL": main.url(), "SECOND_URL": second.url(), "MIGRATE_REFUSED_GRACE": "0"}
 
-    result = sidecar(app, "db", "upgrade", env=env)
+    result = launch(app, "db", "upgrade", env=env)
 
     assert result.returncode == 0, result.stderr
     postgres.drop_database(main.name)

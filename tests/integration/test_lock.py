@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
@@ -27,7 +25,8 @@ from flask_migrate_sidecar.lock.choose import choose_kind
 from flask_migrate_sidecar.lock.lease import LEASE_TABLE
 from flask_migrate_sidecar.lock.watch import Guard
 from servers import MariaDB, PgBouncer, Postgres, Server
-from sidecar_runs import DEADLINE
+from sidecar_runs import DEADLINE, environment_of
+from zygote import zygote_of
 
 # Ends a test that fails; what goes well takes a fraction of it on the busiest machine.
 CONNECT = 30
@@ -72,18 +71,22 @@ class Migrator:
 
     def __init__(self, order: Mapping[str, object]) -> None:
         """Start the process."""
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", MIGRATOR, json.dumps(order)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        (stdin, go), (said, stdout) = os.pipe(), os.pipe()
+        self._go, self._said = os.fdopen(go, "w"), os.fdopen(said)
+        with os.fdopen(stdin), os.fdopen(stdout, "w"):
+            self.process = zygote_of().start(
+                Path.cwd(),
+                None,
+                json.dumps(order),
+                env=environment_of({}),
+                streams=[stdin, stdout, 2],
+                code=MIGRATOR,
+            )
         self.lines: list[dict[str, Any]] = []
 
     def await_event(self, event: str) -> dict[str, Any]:
         """Read what the process says until it says this."""
-        assert self.process.stdout
-        for line in self.process.stdout:
+        for line in self._said:
             self.lines.append(json.loads(line))
             if self.lines[-1]["event"] == event:
                 return self.lines[-1]
@@ -91,25 +94,21 @@ class Migrator:
 
     def let_go(self) -> None:
         """Let the body end, at once or as soon as it begins."""
-        assert self.process.stdin
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
+        self._go.write("\n")
+        self._go.flush()
 
     def finish(self) -> int:
         """Let the body end, and return the exit code."""
         self.let_go()
-        assert self.process.stdout
-        self.lines += [json.loads(line) for line in self.process.stdout]
+        self.lines += [json.loads(line) for line in self._said]
         return self.process.wait(DEADLINE)
 
     def close(self) -> None:
         """Leave no process behind."""
-        self.process.kill()
-        self.process.wait()
-        for stream in (self.process.stdin, self.process.stdout):
-            assert stream
-            with suppress(BrokenPipeError):
-                stream.close()
+        self.process.close()
+        self._said.close()
+        with suppress(BrokenPipeError):
+            self._go.close()
 
 
 def finish_all(migrators: Sequence[Migrator]) -> None:

@@ -121,7 +121,7 @@ def app_of_tables(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("kind", ["advisory", "table"])
 @pytest.mark.parametrize("dialect", ["postgresql", "mariadb"], indirect=True)
 def test_version_table_is_part_of_the_key(
-    app_of_tables: Path, database_url: str, kind: str, sidecar: RunCommand
+    app_of_tables: Path, database_url: str, kind: str, launch: RunCommand
 ) -> None:
     """Apps that share a database wait for each other only if they share the version table."""
     env = {"DATABASE_URL": database_url, "MIGRATE_LOCK": kind}
@@ -129,7 +129,7 @@ def test_version_table_is_part_of_the_key(
     with FollowedRun(app_of_tables, "db", "upgrade", env=ours) as holder:
         holder.await_event("output", text="begun")
         options = ("--lock-timeout", "0", *STAMP)
-        codes = [sidecar(app_of_tables, *options, env=env).returncode for env in (others, ours)]
+        codes = [launch(app_of_tables, *options, env=env).returncode for env in (others, ours)]
         let_go(app_of_tables)
         assert holder.finish() == 0, str(holder.last)
     assert codes == [0, 7]
@@ -159,13 +159,13 @@ def test_locks_of_two_version_tables(database_url: str, kind: str) -> None:
 
 
 def test_relative_target_counts_from_before_the_lock(
-    tmp_path: Path, database_url: str, sidecar: RunCommand
+    tmp_path: Path, database_url: str, launch: RunCommand
 ) -> None:
     """Of two runs that want one revision more, the one that waited finds it done: 0."""
     app = write_app(tmp_path / "app", [BLOCKED, QUICK])
     let_block(app)
     env = {"DATABASE_URL": database_url}
-    done = sidecar(app, "db", "upgrade", "r1", env=env)
+    done = launch(app, "db", "upgrade", "r1", env=env)
     assert done.returncode == 0, done.stderr
     with FollowedRun(app, "db", "upgrade", "+1", env=env) as holder:
         holder.await_event("output", text="begun")
@@ -178,17 +178,17 @@ def test_relative_target_counts_from_before_the_lock(
 
 
 def test_part_of_the_way_is_gone_on_from(
-    tmp_path: Path, database_url: str, sidecar: RunCommand
+    tmp_path: Path, database_url: str, launch: RunCommand
 ) -> None:
     """What a holder had done before it ended is not done again, and the rest is."""
     app = write_app(tmp_path / "app", [QUICK, QUICK])
     env = {"DATABASE_URL": database_url}
-    done = sidecar(app, "db", "upgrade", "r1", env=env)
+    done = launch(app, "db", "upgrade", "r1", env=env)
     assert done.returncode == 0, done.stderr
     with FollowedRun(app, "db", "upgrade", env=env) as waiter:
         with held(database_url):
             waiter.await_event("lock.waiting")
-            part = sidecar(app, "--lock", "none", "db", "upgrade", "r2", env=env)
+            part = launch(app, "--lock", "none", "db", "upgrade", "r2", env=env)
             assert part.returncode == 0, part.stderr
         assert waiter.finish() == 0, waiter.last
     assert waiter.last["applied"] == ["r3"]

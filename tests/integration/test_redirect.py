@@ -56,7 +56,7 @@ def database(server: Server) -> Iterator[Database]:
 @pytest.mark.parametrize("says_otherwise", [False, True], ids=["alone", "against the URL"])
 @pytest.mark.parametrize("driver", CASES)
 def test_arguments_of_the_app_stay(
-    driver: str, says_otherwise: bool, database: Database, tmp_path: Path, sidecar: RunCommand
+    driver: str, says_otherwise: bool, database: Database, tmp_path: Path, launch: RunCommand
 ) -> None:
     """The application's connect_args are on the connection wherever it is led, and win."""
     _, arguments, others, query, expected = CASES[driver]
@@ -72,7 +72,7 @@ def test_arguments_of_the_app_stay(
     nowhere = f"{target.drivername}://nobody:no@127.0.0.1:1/nowhere"
 
     elsewhere = ("--database-url", render_url(target))
-    result = sidecar(app, *elsewhere, "db", "upgrade", env={"DATABASE_URL": nowhere})
+    result = launch(app, *elsewhere, "db", "upgrade", env={"DATABASE_URL": nowhere})
 
     assert result.returncode == 0, result.stderr
     engine = create_engine(database.url(), poolclass=NullPool)
@@ -135,7 +135,7 @@ def test_application_that_connects_elsewhere(
     command: tuple[str, ...],
     server: Server,
     tmp_path: Path,
-    sidecar: RunCommand,
+    launch: RunCommand,
 ) -> None:
     """What cannot be led to the URL that was given is refused, and nothing is written anywhere."""
     own, other = server.create_database(), server.create_database()
@@ -143,7 +143,7 @@ def test_application_that_connects_elsewhere(
     configure(app, how)
     env = {"DATABASE_URL": own.url(driver), "MIGRATE_HEAD_TIMEOUT": "5"}
 
-    result = sidecar(app, "--database-url", other.url(driver), *command, env=env)
+    result = launch(app, "--database-url", other.url(driver), *command, env=env)
 
     last = read_log(result.stderr)[-1]
     assert result.returncode == last["exit_code"] == 3
@@ -156,7 +156,7 @@ def test_application_that_connects_elsewhere(
 
 @pytest.mark.parametrize("driver", CASES)
 def test_arguments_that_repeat_the_place(
-    driver: str, server: Server, tmp_path: Path, sidecar: RunCommand
+    driver: str, server: Server, tmp_path: Path, launch: RunCommand
 ) -> None:
     """Arguments that say once more where the application connects do not lead back there."""
     own, other = server.create_database(), server.create_database()
@@ -165,7 +165,7 @@ def test_arguments_that_repeat_the_place(
     nowhere = make_url(own.url(driver)).set(port=1, password="other")
     env = {"DATABASE_URL": render_url(nowhere)}
 
-    result = sidecar(app, "--database-url", other.url(driver), "db", "upgrade", env=env)
+    result = launch(app, "--database-url", other.url(driver), "db", "upgrade", env=env)
 
     assert result.returncode == 0, result.stderr
     assert [count_tables(own.url()), count_tables(other.url())] == [0, 2]
@@ -174,13 +174,13 @@ def test_arguments_that_repeat_the_place(
 
 
 @pytest.mark.parametrize("how", [LISTENER, CREATOR], ids=["listener", "creator"])
-def test_application_that_opens_another_file(how: str, tmp_path: Path, sidecar: RunCommand) -> None:
+def test_application_that_opens_another_file(how: str, tmp_path: Path, launch: RunCommand) -> None:
     """On SQLite it is the file that is open which counts, whatever the engine's URL says."""
     app = write_app(tmp_path / "app", [])
     configure(app, how)
     env = {"DATABASE_URL": f"sqlite:///{tmp_path}/own.db"}
 
-    result = sidecar(app, "--database-url", f"sqlite:///{tmp_path}/x.db", "db", "upgrade", env=env)
+    result = launch(app, "--database-url", f"sqlite:///{tmp_path}/x.db", "db", "upgrade", env=env)
 
     assert result.returncode == 3
     assert f"'{tmp_path}/own.db' is not '{tmp_path}/x.db'" in result.stderr
@@ -197,7 +197,7 @@ def tables_of(folder: Path) -> dict[str, set[str]]:
 
 
 def test_urls_that_follow_one_another(
-    tmp_path: Path, copy_app: Callable[[str], Path], sidecar: RunCommand
+    tmp_path: Path, copy_app: Callable[[str], Path], launch: RunCommand
 ) -> None:
     """The main database goes to where a bind was: it is led once, and no further with the bind."""
     env = {
@@ -208,7 +208,7 @@ def test_urls_that_follow_one_another(
     words = ["--database-url", f"sqlite:///{tmp_path}/two.db"]
     words += ["--bind-url", f"users=sqlite:///{tmp_path}/three.db"]
 
-    result = sidecar(copy_app("multidb"), *words, "db", "upgrade", env=env)
+    result = launch(copy_app("multidb"), *words, "db", "upgrade", env=env)
 
     assert result.returncode == 0, result.stderr
     found = tables_of(tmp_path)
@@ -218,7 +218,7 @@ def test_urls_that_follow_one_another(
 
 
 def test_urls_that_are_one(
-    tmp_path: Path, copy_app: Callable[[str], Path], sidecar: RunCommand
+    tmp_path: Path, copy_app: Callable[[str], Path], launch: RunCommand
 ) -> None:
     """A main database and a bind share a file, and the bind is led away: the other one stays."""
     env = {
@@ -228,7 +228,7 @@ def test_urls_that_are_one(
     }
     words = ("--bind-url", f"users=sqlite:///{tmp_path}/three.db")
 
-    result = sidecar(copy_app("multidb"), *words, "db", "upgrade", env=env)
+    result = launch(copy_app("multidb"), *words, "db", "upgrade", env=env)
 
     assert result.returncode == 0, result.stderr
     found = tables_of(tmp_path)
@@ -237,7 +237,7 @@ def test_urls_that_are_one(
     assert "account" in found["three"]
 
 
-def test_url_that_may_mean_two(tmp_path: Path, sidecar: RunCommand) -> None:
+def test_url_that_may_mean_two(tmp_path: Path, launch: RunCommand) -> None:
     """An `env.py` that makes an engine from a URL which two databases have is refused."""
     app = write_app(tmp_path / "app", [])
     environment = app / "migrations" / "env.py"
@@ -250,14 +250,14 @@ def test_url_that_may_mean_two(tmp_path: Path, sidecar: RunCommand) -> None:
     env = dict.fromkeys(("DATABASE_URL", "SECOND_URL"), f"sqlite:///{tmp_path}/one.db")
     words = ("--bind-url", f"second=sqlite:///{tmp_path}/two.db")
 
-    result = sidecar(app, *words, "db", "upgrade", env=env)
+    result = launch(app, *words, "db", "upgrade", env=env)
 
     assert result.returncode == 3
     assert "several databases of the application have one URL" in result.stderr
     assert tables_of(tmp_path).get("one", set()) == set()
 
 
-def test_bind_is_found_in_any_spelling(tmp_path: Path, sidecar: RunCommand) -> None:
+def test_bind_is_found_in_any_spelling(tmp_path: Path, launch: RunCommand) -> None:
     """The URL of a bind is found whatever case and dashes its name has in the application."""
     app = write_app(tmp_path / "app", [])
     source = (app / "app.py").read_text()
@@ -268,6 +268,6 @@ def test_bind_is_found_in_any_spelling(tmp_path: Path, sidecar: RunCommand) -> N
         "MIGRATE_DATABASE_URL__READ_ONLY": f"sqlite:///{tmp_path}/second.db",
         "MIGRATE_REFUSED_GRACE": "0",
     }
-    result = sidecar(app, "wait", "database", env=env)
+    result = launch(app, "wait", "database", env=env)
     assert result.returncode == 0, result.stderr
     assert '"database": "Read-Only"' in result.stderr

@@ -39,12 +39,12 @@ def database(server: Server) -> Iterator[Database]:
 
 
 @pytest.fixture
-def upgrade_first(tmp_path: Path, database: Database, sidecar: RunCommand) -> Callable[[str], Path]:
+def upgrade_first(tmp_path: Path, database: Database, launch: RunCommand) -> Callable[[str], Path]:
     """Return a function that writes an application and runs its first revision."""
 
     def upgrade(body: str) -> Path:
         app = write_app(tmp_path / "app", [body])
-        done = sidecar(app, "db", "upgrade", "r1", env={"DATABASE_URL": database.url()})
+        done = launch(app, "db", "upgrade", "r1", env={"DATABASE_URL": database.url()})
         assert done.returncode == 0, done.stderr
         return app
 
