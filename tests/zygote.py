@@ -17,15 +17,19 @@ from typing import Self
 # the time. Another one stands between: it leads the group in which the run and whatever that
 # starts can be ended, and it alone may wait for the run's exit code.
 SERVER = """
-import contextlib, importlib, json, os, runpy, socket, sys
+import contextlib, gc, importlib, json, os, runpy, socket, sys
 
 requests = socket.socket(fileno=int(sys.argv[1]))
 for name in sys.argv[2:]:
     with contextlib.suppress(ImportError):
         importlib.import_module(name)
+# What is there already is shared with the runs, as long as no collection touches it.
+gc.collect()
+gc.freeze()
 while True:
     text, descriptors, _, _ = socket.recv_fds(requests, 1 << 20, 4)
     if not text:
+        requests.close()
         break
     if os.fork():
         for descriptor in descriptors:
