@@ -19,7 +19,7 @@ from .application.broken_packages import broken_packages_explained, require_extr
 from .application.dotenv import load_dotenv
 from .application.site_packages import Packages, add_site_packages
 from .errors import ConfigurationError, Interrupted, SidecarError, describe
-from .log.last_resort import end, require_outputs, write_last_line
+from .log.last_resort import end, explain, require_outputs, write_last_line
 from .process.exit import guard_exit, run_atexit
 from .process.process_one import leave_process_one
 from .process.restart import Attempts
@@ -245,27 +245,24 @@ class Process:
 
     def _log_failure(self, error: BaseException) -> int:
         """Log the last line of a bad run and give its exit code."""
-        code, hint, fields = SidecarError.exit_code, None, {}
         # Others may have attributes of such names, which mean something else.
         known = isinstance(error, (SidecarError, Interrupted))
-        if isinstance(error, (SidecarError, Interrupted)):
-            code, fields = error.exit_code, dict(error.fields)
-        if isinstance(error, SidecarError):
-            hint = error.hint
+        told = explain(error)
+        code, hint, fields = told.exit_code, None, dict(told.fields)
+        if isinstance(told, SidecarError):
+            hint = told.hint
         if isinstance(error, Interrupted) and error.signal is signal.SIGPIPE:
             hint = "whoever read the result wanted no more of it"
         elif isinstance(error, Interrupted):
             hint = "what was not committed is rolled back, and the lock is given back: run again"
             if fields.get("unfinished"):
                 hint = "the first statements of the unfinished revision may stay: see to them first"
-        if not known:
-            hint = "this was not foreseen: please report it, with the traceback in this line"
         if not known or getattr(error, "shows_traceback", False):
             fields["exc_info"] = error
         self.log.error(
             "command.failed",
             exit_code=code,
-            error={"type": type(error).__name__, "message": describe(error)},
+            error={"type": type(told).__name__, "message": describe(told)},
             hint=hint,
             **fields,
         )

@@ -17,7 +17,7 @@ from sqlalchemy import NullPool, create_engine, inspect, make_url, text
 
 from conftest import APPS, clean_environment
 from servers import render_url
-from sidecar_runs import Line, append, events, outputs, prepend, read_log, revision_file
+from sidecar_runs import Launcher, Line, append, events, outputs, prepend, read_log, revision_file
 
 if TYPE_CHECKING:
     from conftest import RunCommand
@@ -450,3 +450,14 @@ def test_log_format_decides(copy_app: Callable[[str], Path], sidecar: "RunComman
     assert "command.finished" in result.stderr.splitlines()[-1]
     assert not result.stderr.startswith("{")
     assert "\x1b" not in result.stderr
+
+
+@pytest.mark.parametrize("level", ["warning", "critical"])
+def test_last_line_is_never_too_much(level: str, tmp_path: Path, launch: Launcher) -> None:
+    """Whatever the level, the last line is there: without it nobody knows how the run ended."""
+    app = shutil.copytree(APPS / "shop", tmp_path / "shop")
+    good = launch(app, "--log-level", level, "db", "upgrade")
+    assert [line["event"] for line in good.log] == ["command.finished"]
+    bad = launch(app, "--log-level", level, "db", "upgrade", "nowhere")
+    assert [line["event"] for line in bad.log] == ["command.failed"]
+    assert bad.last["exit_code"] == bad.returncode == 9

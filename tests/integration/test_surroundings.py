@@ -217,6 +217,19 @@ def test_no_thread_to_be_had(shop: Path) -> None:
     assert not (shop / "instance").exists()
 
 
+@pytest.mark.parametrize("most", [7, 9, 11])
+def test_no_file_to_be_had(most: int, shop: Path) -> None:
+    """A limit on open files may be met anywhere on the way: it is told as what it is, in 3."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+    code, last = run_odd(["db", "upgrade"], cwd=shop, before=limit)
+    assert code == 3
+    assert "Too many open files" in last["error"]["message"]
+    assert "limits" in last["hint"]
+
+
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_limit_that_is_reached_later(
     number: int, shop: Path, tmp_path: Path, sidecar: RunCommand

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -102,6 +103,8 @@ class FileLock(Lock):
             os.close(descriptor)
 
     def _refused(self, error: OSError) -> RefusedError:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            raise error  # the process's limit: no folder is to blame
         name = self.target.database.name
         return RefusedError(
             f"the lock file {self._path} of database {name} cannot be used: {error.strerror}",

@@ -87,6 +87,8 @@ def explain(error: BaseException) -> SidecarError | Interrupted:
             f"{error.strerror or describe(error)}{where}",
             hint="check the working directory, what is mounted, and the limits of the process",
         )
+    if isinstance(error, MemoryError):
+        return ConfigurationError("there is no memory left", hint="raise the limit of memory")
     return SidecarError(
         f"{type(error).__name__}: {describe(error)}",
         hint="this was not foreseen: please report it, with the traceback in this line",

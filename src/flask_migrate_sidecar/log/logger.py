@@ -64,17 +64,14 @@ class _Sink:
             getattr(structlog.get_logger(), method)(**event)
             raise structlog.DropEvent
         level = LEVELS["error" if method == "exception" else method]
-        is_silent = level < self.level
-        # Whatever the level, the last event is reported elsewhere too.
-        if self.write is None or (is_silent and not is_last(event)):
+        # Whatever the level: without its last line nobody could tell how a run ended.
+        if self.write is None or (level < self.level and not is_last(event)):
             raise structlog.DropEvent
         # What was printed before has an earlier time, and comes first.
         self.drain()
         result: Any = {**self.context, **event}
         for processor in self.processors:
             result = processor(None, method, result)
-        if is_silent:
-            raise structlog.DropEvent
         return cast("str", result)
 
     def __getattr__(self, name: str) -> Callable[[str], None]:

@@ -164,7 +164,8 @@ class Settings:
         metavar="FORMAT",
     )
     log_level: str = declare(
-        "Least severe level that is logged (debug, info, warning, error, critical).",
+        "Least severe level that is logged (debug, info, warning, error, critical); the last line "
+        "always is.",
         choose("debug", "info", "warning", "error", "critical"),
         default="info",
         shown="info",
