@@ -17,8 +17,12 @@ from typing import Self
 # the time. Another one stands between: it leads the group in which the run and whatever that
 # starts can be ended, and it alone may wait for the run's exit code.
 SERVER = """
-import contextlib, gc, importlib, json, os, runpy, socket, sys
+import contextlib, gc, importlib, json, os, runpy, signal, socket, sys
 
+# Whatever the shell ignores, of a background job or by nohup.
+for number in (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 requests = socket.socket(fileno=int(sys.argv[1]))
 for name in sys.argv[2:]:
     with contextlib.suppress(ImportError):
