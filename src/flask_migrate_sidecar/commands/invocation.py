@@ -14,7 +14,7 @@ from flask_migrate_sidecar.history.failure import explain, explained
 from flask_migrate_sidecar.history.heartbeat import beating
 from flask_migrate_sidecar.history.outcome import find_outcome
 from flask_migrate_sidecar.history.progress import Progress
-from flask_migrate_sidecar.history.reading import Readings, read_databases
+from flask_migrate_sidecar.history.reading import Patience, Readings, read_databases
 from flask_migrate_sidecar.history.repository import Repository, open_repository
 from flask_migrate_sidecar.history.revisions import load_history, strict_history
 from flask_migrate_sidecar.lock.acquire import hold_locks
@@ -62,15 +62,25 @@ def invoke(
 
 
 def read_selected(
-    session: Session, subcommand: Subcommand, repository: Repository, script: Any, **options: Any
+    session: Session,
+    subcommand: Subcommand,
+    repository: Repository,
+    script: Any,
+    patience: Patience | None = None,
+    **options: Any,
 ) -> Readings:
-    """Read the databases that the subcommand is about.
+    """Read the databases that the subcommand is about, by default with the run's patience.
 
     Raises:
         ConfigurationError: one that was named is none of the repository's.
     """
     found = read_databases(
-        session.application, session.environments, repository.config, script, **options
+        session.application,
+        session.environments,
+        repository.config,
+        script,
+        patience or session.patience,
+        **options,
     )
     require_managed(session, found, subcommand.binds)
     return {name: held for name, held in found.items() if subcommand.selects(name)}
@@ -183,7 +193,8 @@ def _tell_what_stayed(
         x_arg = subcommand.params.get("x_arg")
         repository = open_repository(session.application, subcommand.directory, x_arg)
         script = load_history(repository.config)
-        after = read_selected(session, subcommand, repository, script)
+        # The way out is not blocked: what is locked is not known.
+        after = read_selected(session, subcommand, repository, script, Patience())
     except Exception as reason:  # noqa: BLE001 - the first error is the one to report
         said = str(reason).splitlines()[:1]
         return {**place, "kept": None, "kept_error": said[0] if said else ""}

@@ -27,7 +27,7 @@ from flask_migrate_sidecar.errors import (
     UsageError,
 )
 from flask_migrate_sidecar.history.environment import Environments
-from flask_migrate_sidecar.history.reading import Readings
+from flask_migrate_sidecar.history.reading import Patience, Readings
 from flask_migrate_sidecar.history.repository import send_results_to
 from flask_migrate_sidecar.process.output import Streams
 from flask_migrate_sidecar.process.restart import Attempts
@@ -77,6 +77,13 @@ class Session:
     def lasting(self) -> Sequence[Database]:
         """The databases that outlast the process: those that are not in memory."""
         return [database for database in self.databases if not is_memory(database.url)]
+
+    @property
+    def patience(self) -> Patience:
+        """How long a reading waits for a table that somebody else has locked."""
+        settings = self.settings
+        limits = settings.lock_timeout, settings.heartbeat
+        return Patience(*limits, self.databases, settings.connect_timeout)
 
     def wait(
         self, databases: Sequence[Database], *, writes: bool, timeout: float | None = None

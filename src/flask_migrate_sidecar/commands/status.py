@@ -43,7 +43,11 @@ def run_status(session: Session) -> Result:
                 repository.config.cmd_opts.bind = reached
             with explained(repository.folder):
                 found = read_databases(
-                    session.application, session.environments, repository.config, script
+                    session.application,
+                    session.environments,
+                    repository.config,
+                    script,
+                    session.patience,
                 )
         states = {
             d.name: _describe(session, d, script, found.get(d.name), is_reached=d.name in reached)

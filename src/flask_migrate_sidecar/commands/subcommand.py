@@ -21,6 +21,7 @@ from flask_migrate_sidecar.errors import (
     UsageError,
 )
 from flask_migrate_sidecar.history.failure import explained
+from flask_migrate_sidecar.history.reading import retry_locked
 from flask_migrate_sidecar.history.repository import Repository, open_repository
 from flask_migrate_sidecar.history.revisions import check_places, load_history
 from flask_migrate_sidecar.log.logger import bind_everywhere, get_logger
@@ -111,7 +112,12 @@ def _look(session: Session, subcommand: Subcommand, repository: Repository) -> R
     Raises:
         ConfigurationError: one was named that `env.py` did not come to.
     """
-    result = invoke(session, subcommand, repository)
+    if subcommand.is_own:
+        result = invoke(session, subcommand, repository)
+    else:
+        result = retry_locked(
+            lambda: invoke(session, subcommand, repository), session.environments, session.patience
+        )
     found = session.environments.version_tables
     if found:
         require_managed(session, found, subcommand.binds)

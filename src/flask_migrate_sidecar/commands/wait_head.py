@@ -17,7 +17,7 @@ from flask_migrate_sidecar.errors import (
 )
 from flask_migrate_sidecar.history.failure import explained
 from flask_migrate_sidecar.history.position import judge
-from flask_migrate_sidecar.history.reading import read_databases
+from flask_migrate_sidecar.history.reading import Patience, read_databases
 from flask_migrate_sidecar.history.repository import Repository, open_repository
 from flask_migrate_sidecar.history.revisions import load_history
 from flask_migrate_sidecar.log.logger import get_logger
@@ -85,7 +85,11 @@ def _look(session: Session, repository: Repository, script: ScriptDirectory) -> 
     try:
         with explained(repository.folder):
             found = read_databases(
-                session.application, session.environments, repository.config, script
+                session.application,
+                session.environments,
+                repository.config,
+                script,
+                Patience(),
             )
     except (UnavailableError, LockedError) as outage:
         return _Look({DEFAULT: "unreachable"}, outage)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import import_module
-from typing import Any, Final
+from typing import Any, ClassVar, Final, NamedTuple
 
 from sqlalchemy import URL, Connection, func, select
 
@@ -23,8 +23,22 @@ _MODULES: Final = {
 }
 
 
+class LockLimit(NamedTuple):
+    """The statements that limit how long the statements of a session wait for a lock.
+
+    Args:
+        set: limits them, in a transaction that has just begun.
+        unset: takes the limit away, where the end of the transaction does not.
+    """
+
+    set: str
+    unset: str | None = None
+
+
 class Dialect:
     """A database of no kind in particular."""
+
+    lock_limit: ClassVar[LockLimit | None] = None
 
     def arguments(self, url: URL, seconds: float, answer: float | None = None) -> dict[str, Any]:
         """Give the driver's own arguments for time limits; none where the driver is not known.
@@ -60,6 +74,12 @@ class Dialect:
     def read_clock(self, connection: Connection) -> int:
         """Read the database's clock as milliseconds since 1970."""
         return to_milliseconds(connection.execute(select(func.current_timestamp())).scalar_one())
+
+    def find_holders(
+        self, connection: Connection, schema: str | None, table: str
+    ) -> Sequence[Mapping[str, Any]]:
+        """Name the sessions that hold a table so that it cannot be read, where the server tells."""
+        return ()
 
     def identify_session(self, driver: Any) -> int | None:
         """Give the server's number for a driver's connection, without asking the server.
@@ -106,8 +126,12 @@ def explain_by(
     """Ask two queries: what a session waits for, and who is in its way."""
     found = {"waits_for": connection.exec_driver_sql(waits_for % session).scalar()}
     rows: Sequence[Any] = connection.exec_driver_sql(blocked_by % session).mappings().all()
-    blockers = [{k: v for k, v in row.items() if v is not None} for row in rows]
-    return {**found, "blocked_by": blockers}
+    return {**found, "blocked_by": [without_nothing(row) for row in rows]}
+
+
+def without_nothing(row: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Leave out the fields of a row that have no value."""
+    return {key: value for key, value in row.items() if value is not None}
 
 
 def to_milliseconds(moment: int | datetime) -> int:

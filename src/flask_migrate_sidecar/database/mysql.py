@@ -7,7 +7,7 @@ from typing import Any, Final
 from sqlalchemy import URL, Connection
 
 from .causes import STANDBY
-from .dialect import Dialect, explain_by, to_milliseconds, whole
+from .dialect import Dialect, LockLimit, explain_by, to_milliseconds, whole
 from .errors import UnusableError
 
 # How each driver calls the limits on connecting, and whether it has limits on reading.
@@ -41,6 +41,11 @@ _BLOCKED_BY: Final = """
 
 class MySQL(Dialect):
     """MariaDB and MySQL, whichever driver."""
+
+    # Of metadata locks, in whole seconds, for the session.
+    lock_limit = LockLimit(
+        "SET SESSION lock_wait_timeout = 1", "SET SESSION lock_wait_timeout = DEFAULT"
+    )
 
     def arguments(self, url: URL, seconds: float, answer: float | None = None) -> dict[str, Any]:
         """Name the limits as the driver does."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import URL, Connection
+from sqlalchemy import URL, Connection, text
 
 from .causes import STANDBY
-from .dialect import Dialect, explain_by, to_milliseconds, whole
+from .dialect import Dialect, LockLimit, explain_by, to_milliseconds, whole, without_nothing
 from .errors import UnusableError
 from .url import hosts_and_ports
 
@@ -33,10 +34,20 @@ _BLOCKED_BY: Final = """
         xact_start::text AS since
     FROM pg_stat_activity WHERE pid = ANY(pg_blocking_pids(%d))
 """
+# Only this mode keeps others from reading (manual, 13.3.1).
+_HOLDERS: Final = text("""
+    SELECT a.pid, a.application_name AS application, host(a.client_addr) AS client, a.state,
+        a.xact_start::text AS since
+    FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+    WHERE l.relation = to_regclass(:name) AND l.granted AND l.mode = 'AccessExclusiveLock'
+""")
 
 
 class PostgreSQL(Dialect):
     """PostgreSQL, whichever driver and pooler."""
+
+    # Sooner than the server looks for deadlocks (deadlock_timeout, 1 s).
+    lock_limit = LockLimit("SET LOCAL lock_timeout = '200ms'")
 
     def arguments(self, url: URL, seconds: float, answer: float | None = None) -> dict[str, Any]:
         """Share the time between the hosts: libpq counts it anew for each (manual, 34.1.2)."""
@@ -81,6 +92,15 @@ class PostgreSQL(Dialect):
     def read_clock(self, connection: Connection) -> int:
         """Read the time of now."""
         return to_milliseconds(connection.exec_driver_sql(_CLOCK).scalar_one())
+
+    def find_holders(
+        self, connection: Connection, schema: str | None, table: str
+    ) -> Sequence[Mapping[str, Any]]:
+        """Ask for the locks on the table."""
+        quote = connection.dialect.identifier_preparer.quote
+        name = ".".join(quote(part) for part in (schema, table) if part)
+        rows: Sequence[Any] = connection.execute(_HOLDERS, {"name": name}).mappings().all()
+        return [without_nothing(row) for row in rows]
 
     def identify_session(self, driver: Any) -> int | None:
         """Give the backend's process id, which libpq knows from the login."""

@@ -55,6 +55,8 @@ class Environments:
         self.check: Final = check
         self.version_tables: Final[dict[str, VersionTable]] = {}
         self.connection: Connection | None = None
+        # The database whose migrations run, or are looked at, and its version table.
+        self.reading: tuple[str, VersionTable] | None = None
         # The server's number for it; what another thread can do with the connection is little.
         self.session: int | None = None
         self._engine_name: str | None = None
@@ -79,7 +81,10 @@ class Environments:
             environments.session = identify_session(environments.connection)
             try:
                 if context.connection is not None and not context.as_sql:
-                    environments.check(environments.name_database(context), context.connection)
+                    name = environments.name_database(context)
+                    table = VersionTable(context.version_table_schema, context.version_table)
+                    environments.reading = name, table
+                    environments.check(name, context.connection)
                 run(self, **arguments)
             finally:
                 environments.connection = environments.session = None

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from time import monotonic, sleep
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from alembic.runtime.environment import EnvironmentContext
+from sqlalchemy.exc import DBAPIError
 
 from flask_migrate_sidecar.application.loading import Application
+from flask_migrate_sidecar.database.backoff import next_pause
+from flask_migrate_sidecar.database.causes import Verdict
+from flask_migrate_sidecar.database.connect import Database
+from flask_migrate_sidecar.database.dialect import find_dialect
+from flask_migrate_sidecar.database.errors import Moment, diagnose
+from flask_migrate_sidecar.errors import LockedError
 from flask_migrate_sidecar.log import logger as log
 
 from .environment import Environments
+from .locks_of_env import locks_left_out
 
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
@@ -20,18 +29,106 @@ if TYPE_CHECKING:
 # The current revisions by the database's name.
 Readings = Mapping[str, tuple[str, ...]]
 
+T = TypeVar("T")
+
+logger: Final = log.get_logger(__name__)
+
+
+class Patience(NamedTuple):
+    """How a reading waits for a table that somebody else has locked.
+
+    Args:
+        limit: seconds; 0 tries once.
+        heartbeat: seconds between two lines that say so; 0 says it once.
+        databases: where to ask who holds it.
+        connect_timeout: seconds that one attempt to connect may take.
+    """
+
+    limit: float = 0
+    heartbeat: float = 0
+    databases: Sequence[Database] = ()
+    connect_timeout: float = 5
+
 
 def read_databases(
     application: Application,
     environments: Environments,
     config: Any,
     script: ScriptDirectory,
+    patience: Patience,
     **options: Any,
 ) -> Readings:
     """Read which revisions each database holds, through the repository's own `env.py`.
 
-    It is run as for `alembic current`, so custom version tables, schemas and tenants are right.
+    It is run as for `alembic current`, so custom version tables, schemas and tenants are right; but
+    it takes no lock, and nothing is held while a lock of somebody else's is waited for.
+
+    Raises:
+        DBAPIError: a table is locked at the limit, or cannot be read.
     """
+    return retry_locked(
+        lambda: _read(application, environments, config, script, options), environments, patience
+    )
+
+
+def retry_locked(read: Callable[[], T], environments: Environments, patience: Patience) -> T:
+    """Read, and again where a lock of somebody else's was in the way, and say so.
+
+    Args:
+        read: the reading, which neither takes a lock nor waits in one for long.
+        environments: know what was read.
+        patience: for how long.
+
+    Raises:
+        DBAPIError, LockedError: what the last reading raised.
+    """
+    started, attempt, told = monotonic(), 0, 0.0
+    while True:
+        attempt += 1
+        try:
+            with locks_left_out():
+                return read()
+        except (DBAPIError, LockedError) as error:
+            found = diagnose(error, moment=Moment.REVISION)
+            elapsed = monotonic() - started
+            pause = next_pause(elapsed)
+            if found.verdict is not Verdict.LOCKED or elapsed + pause > patience.limit:
+                raise
+            if attempt == 1 or (patience.heartbeat and elapsed - told >= patience.heartbeat):
+                told = elapsed
+                logger.info(
+                    "database.waiting",
+                    attempt=attempt,
+                    elapsed=round(elapsed, 1),
+                    reason=found.reason,
+                    next_try=round(pause, 3),
+                    **_find_blockers(environments, patience),
+                )
+        sleep(pause)
+
+
+def _find_blockers(environments: Environments, patience: Patience) -> Mapping[str, Any]:
+    """Say which version table it was, and who holds it, as far as the server tells."""
+    name, table = environments.reading or (None, None)
+    database = next((d for d in patience.databases if d.name == name), None)
+    if database is None or table is None:
+        return {}
+    dialect = find_dialect(database.url.get_backend_name())
+    blockers: Sequence[Mapping[str, Any]] = []
+    with suppress(Exception):
+        engine = database.engine(connect_timeout=patience.connect_timeout)
+        with engine.connect() as connection:
+            blockers = dialect.find_holders(connection, table.schema, table.name)
+    return {"database": name, "waits_for": table.name, "blocked_by": blockers}
+
+
+def _read(
+    application: Application,
+    environments: Environments,
+    config: Any,
+    script: ScriptDirectory,
+    options: Mapping[str, Any],
+) -> Readings:
     found: dict[str, tuple[str, ...]] = {}
 
     def collect(revisions: Any, context: MigrationContext) -> list[Any]:

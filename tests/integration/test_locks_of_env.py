@@ -1,0 +1,192 @@
+"""Repositories whose `env.py` takes a lock of its own: a look takes none, and waits in none."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, NullPool, create_engine
+
+from conftest import RunCommand
+from following import FollowedRun
+from racing import start, write_app
+from servers import MariaDB, Postgres
+from sidecar_runs import events, read_log
+
+# Each where repositories have it: before `configure`, or in Alembic's own transaction.
+SESSION = ('connection.exec_driver_sql("SELECT pg_advisory_lock(42)")', "connection.commit()")
+POLLED = (
+    'while not connection.exec_driver_sql("SELECT pg_try_advisory_lock(42)").scalar():',
+    "    connection.rollback()",
+    "connection.commit()",
+)
+TRANSACTION = ('connection.exec_driver_sql("SELECT pg_advisory_xact_lock(42)")',)
+TABLE = ('connection.exec_driver_sql("LOCK TABLE guard IN EXCLUSIVE MODE")',)
+ROW = ('connection.exec_driver_sql("SELECT id FROM guard FOR UPDATE").all()',)
+NAMED = ("connection.exec_driver_sql(\"SELECT GET_LOCK('migrations', -1)\")", "connection.commit()")
+BEFORE = {"session": SESSION, "polled": POLLED}
+WITHIN = {"transaction": TRANSACTION, "table": TABLE, "row": ROW}
+INDEX = """\
+    with op.get_context().autocommit_block():
+        op.create_index("by_revision", "ran", ["revision"], postgresql_concurrently=True)
+"""
+
+
+def guard(app: Path, kind: str) -> Path:
+    """Put a lock into an application's `env.py`."""
+    env_py = app / "migrations" / "env.py"
+    source = env_py.read_text()
+    configure, run = " " * 8 + "context.configure(connection", " " * 12 + "context.run_migrations()"
+    if kind in WITHIN:
+        head, _, tail = source.rpartition(run)
+        lines = "".join(f"{' ' * 12}{line}\n" for line in WITHIN[kind])
+        env_py.write_text(f"{head}{lines}{run}{tail}")
+    else:
+        lines = "".join(f"{' ' * 8}{line}\n" for line in {**BEFORE, "named": NAMED}[kind])
+        env_py.write_text(source.replace(configure, lines + configure))
+    return app
+
+
+def connect(url: str) -> Connection:
+    """Connect without a transaction."""
+    return create_engine(url, poolclass=NullPool, isolation_level="AUTOCOMMIT").connect()
+
+
+@pytest.fixture
+def url(postgres: Postgres) -> Iterator[str]:
+    """Return a fresh PostgreSQL database, with a table that is there to be locked."""
+    database = postgres.create_database()
+    with connect(database.url()) as connection:
+        connection.exec_driver_sql("CREATE TABLE guard (id integer)")
+        connection.exec_driver_sql("INSERT INTO guard VALUES (1)")
+    yield database.url()
+    postgres.drop_database(database.name)
+
+
+@pytest.mark.parametrize("kind", [*BEFORE, *WITHIN])
+def test_index_is_built_beside_gates(
+    kind: str, url: str, tmp_path: Path, launch: RunCommand
+) -> None:
+    """A gate waits in no lock of `env.py`: it would hold what an index build waits for."""
+    app = guard(write_app(tmp_path / "app", [INDEX]), kind)
+    env = {"DATABASE_URL": url}
+    gates = [start(app, ["wait", "head"], env) for _ in range(2)]
+    for gate in gates:
+        gate.await_event("head.waiting")
+
+    result = launch(app, "db", "upgrade", env=env)
+
+    assert result.returncode == 0, result.stderr
+    assert [gate.finish() for gate in gates] == [0, 0]
+    with connect(url) as connection:
+        invalid = "SELECT count(*) FROM pg_index WHERE NOT indisvalid"
+        assert connection.exec_driver_sql(invalid).scalar_one() == 0
+
+
+@pytest.mark.parametrize("command", ["status", "wait head", "db current"])
+@pytest.mark.parametrize("kind", BEFORE)
+def test_look_beside_a_lock_that_is_held(
+    kind: str, command: str, url: str, tmp_path: Path, launch: RunCommand
+) -> None:
+    """Whoever holds the lock of `env.py`, the revisions can be read."""
+    app = guard(write_app(tmp_path / "app", []), kind)
+    env = {"DATABASE_URL": url, "MIGRATE_HEAD_TIMEOUT": "0"}
+    assert launch(app, "db", "upgrade", env=env).returncode == 0
+    with connect(url) as holder:
+        holder.exec_driver_sql("SELECT pg_advisory_lock(42)")
+        result = launch(app, *command.split(), env=env)
+        assert result.returncode == 0, result.stderr
+        held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
+        assert holder.exec_driver_sql(held).scalar_one() == 1
+    assert "r1" in result.stdout or command == "wait head"
+
+
+POOL = """\
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {"pool_size": 5}
+    db.init_app(app)
+    with app.app_context():
+        db.engine.connect().close()
+"""
+
+
+@pytest.mark.parametrize("kind", ["session", "named"])
+def test_lock_that_nobody_gives_back(
+    kind: str, postgres: Postgres, mariadb: MariaDB, tmp_path: Path, launch: RunCommand
+) -> None:
+    """`env.py` is read several times in one run; a lock that its connection keeps stops none."""
+    server = postgres if kind == "session" else mariadb
+    database = server.create_database()
+    app = guard(write_app(tmp_path / "app", []), kind)
+    env_py = app / "migrations" / "env.py"
+    # Kept by a connection that stays open, as one of a pool does.
+    env_py.write_text(
+        env_py.read_text()
+        .replace(
+            "    with get_engine().connect() as connection:\n",
+            "    if True:\n        connection = OPEN\n",
+        )
+        .replace("def run_online():", "OPEN = get_engine().connect()\n\n\ndef run_online():")
+    )
+    result = launch(app, "db", "upgrade", env={"DATABASE_URL": database.url()})
+    assert result.returncode == 0, result.stderr
+    server.drop_database(database.name)
+
+
+@pytest.mark.parametrize("command", ["status", "db current", "db upgrade", "db stamp head"])
+def test_version_table_that_is_locked(command: str, url: str, tmp_path: Path) -> None:
+    """Who holds the version table is said at once, and waited for, up to the limit."""
+    app = write_app(tmp_path / "app", [])
+    env = {"DATABASE_URL": url, "MIGRATE_LOCK_TIMEOUT": "120s"}
+    with FollowedRun(app, "db", "upgrade", env=env) as run:
+        assert run.finish() == 0
+    with connect(url) as holder:
+        holder.exec_driver_sql("SET application_name = 'in the way'")
+        holder.exec_driver_sql("BEGIN")
+        holder.exec_driver_sql("LOCK TABLE alembic_version IN ACCESS EXCLUSIVE MODE")
+        with FollowedRun(app, *command.split(), env=env) as run:
+            line = run.await_event("database.waiting")
+            holder.exec_driver_sql("COMMIT")
+            result = run.result()
+    assert line["waits_for"] == "alembic_version"
+    assert [blocker["application"] for blocker in line["blocked_by"]] == ["in the way"]
+    assert result.returncode == 0, result.stderr
+    if command == "status":
+        assert json.loads(result.stdout)["databases"]["default"]["state"] == "at_head"
+
+
+@pytest.mark.parametrize("command", ["status", "db current", "db upgrade", "wait head"])
+def test_version_table_that_stays_locked(
+    command: str, url: str, tmp_path: Path, launch: RunCommand
+) -> None:
+    """At the limit the run ends: a lock that was not to be had is 7, a gate's database 5."""
+    app = write_app(tmp_path / "app", [])
+    env = {"DATABASE_URL": url, "MIGRATE_LOCK_TIMEOUT": "1s", "MIGRATE_HEAD_TIMEOUT": "3s"}
+    assert launch(app, "db", "upgrade", env=env).returncode == 0
+    with connect(url) as holder:
+        holder.exec_driver_sql("BEGIN")
+        holder.exec_driver_sql("LOCK TABLE alembic_version IN ACCESS EXCLUSIVE MODE")
+        result = launch(app, *command.split(), env=env)
+    log = read_log(result.stderr)
+    assert result.returncode == log[-1]["exit_code"] == (5 if command == "wait head" else 7)
+    assert "lock" in log[-1]["error"]["message"]
+    assert events(log, "head.waiting" if command == "wait head" else "database.waiting")
+
+
+def test_limit_of_a_look_is_not_the_migration_s(
+    mariadb: MariaDB, tmp_path: Path, launch: RunCommand
+) -> None:
+    """What a look sets on a connection of the application's does not stay there."""
+    body = """\
+    said = op.get_bind().exec_driver_sql("SELECT @@lock_wait_timeout").scalar()
+    op.execute(f"INSERT INTO ran (revision, direction) VALUES ('{said}', 'said')")
+"""
+    app = write_app(tmp_path / "app", [body])
+    source = (app / "app.py").read_text()
+    (app / "app.py").write_text(source.replace("    db.init_app(app)\n", POOL))
+    database = mariadb.create_database()
+    assert launch(app, "db", "upgrade", env={"DATABASE_URL": database.url()}).returncode == 0
+    with connect(database.url()) as connection:
+        said = connection.exec_driver_sql("SELECT revision FROM ran WHERE direction = 'said'")
+        default = connection.exec_driver_sql("SELECT @@lock_wait_timeout")
+        assert said.scalar_one() == str(default.scalar_one())
+    mariadb.drop_database(database.name)
