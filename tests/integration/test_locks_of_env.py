@@ -90,7 +90,7 @@ def test_look_beside_a_lock_that_is_held(
 ) -> None:
     """Whoever holds the lock of `env.py`, the revisions can be read."""
     app = guard(write_app(tmp_path / "app", []), kind)
-    env = {"DATABASE_URL": url, "MIGRATE_HEAD_TIMEOUT": "0"}
+    env = {"DATABASE_URL": url, "MIGRATE_HEAD_TIMEOUT": "0", "MIGRATE_LOCK_TIMEOUT": "3s"}
     assert launch(app, "db", "upgrade", env=env).returncode == 0
     with connect(url) as holder:
         holder.exec_driver_sql("SELECT pg_advisory_lock(42)")
