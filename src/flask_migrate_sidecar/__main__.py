@@ -253,6 +253,9 @@ class Process:
             hint = told.hint
         if isinstance(error, Interrupted) and error.signal is signal.SIGPIPE:
             hint = "whoever read the result wanted no more of it"
+        elif isinstance(error, Interrupted) and error.is_forced:
+            hint = "something hung, a link to a database or the application's code: see whether "
+            hint += "the server still runs the statement before you run again"
         elif isinstance(error, Interrupted):
             hint = "what was not committed is rolled back, and the lock is given back: run again"
             if fields.get("unfinished"):

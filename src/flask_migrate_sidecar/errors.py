@@ -127,9 +127,11 @@ class Interrupted(KeyboardInterrupt):
 
     name = "interrupted"
 
-    def __init__(self, number: signal.Signals) -> None:
+    def __init__(self, number: signal.Signals, *, is_forced: bool = False) -> None:
         super().__init__(f"interrupted by {number.name}")
         self.signal = number
+        # The run did not come to its own end in time.
+        self.is_forced = is_forced
         self.fields: dict[str, object] = {}
 
     @property

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, NullPool, create_engine
+from sqlalchemy import Connection, NullPool, create_engine, make_url
 
 from conftest import RunCommand
 from following import FollowedRun
 from racing import start, write_app
-from servers import MariaDB, Postgres
+from servers import MariaDB, Postgres, render_url
 from sidecar_runs import events, read_log
 
 # Each where repositories have it: before `configure`, or in Alembic's own transaction.
@@ -184,9 +184,11 @@ def test_limit_of_a_look_is_not_the_migration_s(
     source = (app / "app.py").read_text()
     (app / "app.py").write_text(source.replace("    db.init_app(app)\n", POOL))
     database = mariadb.create_database()
-    assert launch(app, "db", "upgrade", env={"DATABASE_URL": database.url()}).returncode == 0
+    own = make_url(database.url()).update_query_dict(
+        {"init_command": "SET SESSION lock_wait_timeout = 77"}
+    )
+    assert launch(app, "db", "upgrade", env={"DATABASE_URL": render_url(own)}).returncode == 0
     with connect(database.url()) as connection:
         said = connection.exec_driver_sql("SELECT revision FROM ran WHERE direction = 'said'")
-        default = connection.exec_driver_sql("SELECT @@lock_wait_timeout")
-        assert said.scalar_one() == str(default.scalar_one())
+        assert said.scalar_one() == "77"
     mariadb.drop_database(database.name)

@@ -17,6 +17,7 @@ the code base reads an SQLSTATE, a number or a driver's text.
 from __future__ import annotations
 
 import enum
+import errno
 import re
 import sqlite3
 from typing import Final, NamedTuple
@@ -232,6 +233,11 @@ def find_cause(error: BaseException) -> Cause:
     state = _sqlstate(error)
     found = STATES.get(state) or STATES.get(state[:2])
     return found or (UNKNOWN if state else _match(str(error), ANSWERS))
+
+
+def is_limit_of_process(error: OSError) -> bool:
+    """Tell whether the process may not open another file: no file or folder is to blame."""
+    return error.errno in (errno.EMFILE, errno.ENFILE)
 
 
 def find_driver_error(error: BaseException) -> BaseException | None:

@@ -42,9 +42,12 @@ _BLOCKED_BY: Final = """
 class MySQL(Dialect):
     """MariaDB and MySQL, whichever driver."""
 
-    # Of metadata locks, in whole seconds, for the session.
+    # Of metadata locks, in whole seconds, for the session, which remembers what it had.
     lock_limit = LockLimit(
-        "SET SESSION lock_wait_timeout = 1", "SET SESSION lock_wait_timeout = DEFAULT"
+        "SET @flask_migrate_had = COALESCE(@flask_migrate_had, @@SESSION.lock_wait_timeout),"
+        " SESSION lock_wait_timeout = 1",
+        "SET SESSION lock_wait_timeout = COALESCE(@flask_migrate_had, @@SESSION.lock_wait_timeout),"
+        " @flask_migrate_had = NULL",
     )
 
     def arguments(self, url: URL, seconds: float, answer: float | None = None) -> dict[str, Any]:

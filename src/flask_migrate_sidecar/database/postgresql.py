@@ -7,6 +7,8 @@ from typing import Any, Final
 
 from sqlalchemy import URL, Connection, text
 
+from flask_migrate_sidecar.process.child import run_in_child
+
 from .causes import STANDBY
 from .dialect import Dialect, LockLimit, explain_by, to_milliseconds, whole, without_nothing
 from .errors import UnusableError
@@ -41,6 +43,7 @@ _HOLDERS: Final = text("""
     FROM pg_locks l JOIN pg_stat_activity a USING (pid)
     WHERE l.relation = to_regclass(:name) AND l.granted AND l.mode = 'AccessExclusiveLock'
 """)
+_CANCEL_SECONDS: Final = 2.0
 
 
 class PostgreSQL(Dialect):
@@ -93,6 +96,18 @@ class PostgreSQL(Dialect):
         """Read the time of now."""
         return to_milliseconds(connection.exec_driver_sql(_CLOCK).scalar_one())
 
+    def cancel(self, connection: Connection, session: int | None) -> None:
+        """Have the driver ask, so that no other thread has to wait while the link stalls.
+
+        Without libpq 17 psycopg and psycopg2 keep Python's own lock until the server has answered:
+        then a child process asks (psycopg manual, `Connection.cancel_safe`).
+        """
+        driver: Any = connection.connection.dbapi_connection
+        if can_cancel_safely(driver):
+            driver.cancel_safe(timeout=_CANCEL_SECONDS)
+        elif hasattr(driver, "cancel"):
+            run_in_child(driver.cancel, _CANCEL_SECONDS)
+
     def find_holders(
         self, connection: Connection, schema: str | None, table: str
     ) -> Sequence[Mapping[str, Any]]:
@@ -109,6 +124,17 @@ class PostgreSQL(Dialect):
     def explain_wait(self, connection: Connection, session: int) -> dict[str, Any]:
         """Ask for the wait event, and for who holds what is waited for."""
         return explain_by(connection, session, _WAITS_FOR, _BLOCKED_BY)
+
+
+def can_cancel_safely(driver: Any) -> bool:
+    """Tell whether the driver is a psycopg that can cancel without stopping other threads."""
+    if not hasattr(driver, "cancel_safe"):
+        return False
+    try:
+        from psycopg import capabilities
+    except ImportError:
+        return False
+    return bool(capabilities.has_cancel_safe())
 
 
 DIALECT: Final = PostgreSQL()

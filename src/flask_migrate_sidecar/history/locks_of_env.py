@@ -56,9 +56,11 @@ def locks_left_out() -> Iterator[None]:
         if limiting is None:
             return
         driver = connection.connection.dbapi_connection
-        _execute(driver, limiting.set)
-        if limiting.unset:
-            limited.append((driver, limiting.unset))
+        # Of a connection that is dead the next statement tells, as SQLAlchemy does.
+        with suppress(Exception):
+            _execute(driver, limiting.set)
+            if limiting.unset:
+                limited.append((driver, limiting.unset))
 
     event.listen(Engine, "before_cursor_execute", leave_out, retval=True)
     event.listen(Engine, "begin", limit)

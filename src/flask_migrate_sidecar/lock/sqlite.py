@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
@@ -13,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from flask_migrate_sidecar.database.errors import is_limit_of_process
 from flask_migrate_sidecar.database.url import sqlite_path
 from flask_migrate_sidecar.errors import RefusedError
 
@@ -103,8 +103,8 @@ class FileLock(Lock):
             os.close(descriptor)
 
     def _refused(self, error: OSError) -> RefusedError:
-        if error.errno in (errno.EMFILE, errno.ENFILE):
-            raise error  # the process's limit: no folder is to blame
+        if is_limit_of_process(error):
+            raise error
         name = self.target.database.name
         return RefusedError(
             f"the lock file {self._path} of database {name} cannot be used: {error.strerror}",

@@ -8,19 +8,24 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from time import monotonic, sleep
 from types import FrameType
 from typing import NoReturn
 
-from flask_migrate_sidecar.errors import Interrupted
+from flask_migrate_sidecar.errors import ConfigurationError, Interrupted
 
 from .threads import start_thread
 
 # A closed terminal sends SIGHUP, and nohup(1) lets it be ignored.
 _HANGUP = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, *_HANGUP)
-# Kubernetes kills 30 s after SIGTERM by default (terminationGracePeriodSeconds).
-_LAST_RESORT_SECONDS = 10.0
+# Kubernetes kills 30 s after SIGTERM by default (terminationGracePeriodSeconds). From the signal
+# on: a server gets this long to cancel what runs, the run to end by itself, its end to be told.
 _CANCEL_SECONDS = 2.0
+_LAST_RESORT_SECONDS = 8.0
+_END_SECONDS = 10.0
+# User code's is guarded.
+_EXIT = os._exit
 
 
 class Interruption:
@@ -35,7 +40,6 @@ class Interruption:
         self.cancel: Callable[[], None] = lambda: None
         self.force = force
         self._wakeup: socket.socket | None = None
-        self._done = threading.Event()
         self._cancelled = threading.Event()
 
     def handle(self, number: int, _frame: FrameType | None) -> None:
@@ -61,12 +65,18 @@ class Interruption:
         """
         while number := wakeup.recv(1):
             if number[0] in SIGNALS:
-                with suppress(Exception):
-                    self.cancel()
-                self._cancelled.set()
-                if not self._done.wait(_LAST_RESORT_SECONDS):
-                    self.force(Interrupted(signal.Signals(number[0])))
+                self._end(signal.Signals(number[0]))
                 return
+
+    def _end(self, number: signal.Signals) -> NoReturn:
+        """End the process, in time whatever hangs: a dead link, or a log that nobody reads."""
+        came = monotonic()
+        _beside(self.cancel, "flask-migrate-cancel").wait(_CANCEL_SECONDS)
+        self._cancelled.set()
+        sleep(max(0, came + _LAST_RESORT_SECONDS - monotonic()))
+        _beside(lambda: self.force(Interrupted(number, is_forced=True)), "flask-migrate-end")
+        sleep(max(0, came + _END_SECONDS - monotonic()))
+        _EXIT(Interrupted(number).exit_code)
 
     @contextmanager
     def installed(self) -> Iterator[None]:
@@ -83,7 +93,6 @@ class Interruption:
         try:
             yield
         finally:
-            self._done.set()
             for number in SIGNALS:
                 signal.signal(number, signal.SIG_IGN)
 
@@ -108,3 +117,19 @@ class Interruption:
             signal.signal(number, self.handle)
         if self._wakeup is not None:
             signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
+
+
+def _beside(step: Callable[[], object], name: str) -> threading.Event:
+    """Take a step in a thread of its own, and give what is set at its end, which may never come."""
+    over = threading.Event()
+
+    def take() -> None:
+        with suppress(Exception):
+            step()
+        over.set()
+
+    try:
+        start_thread(take, name=name)
+    except ConfigurationError:
+        take()
+    return over

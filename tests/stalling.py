@@ -1,0 +1,81 @@
+"""A link to a server that can be made to stall: nothing passes any more, and nothing ends."""
+
+import selectors
+import socket
+import threading
+from contextlib import suppress
+from typing import Self
+
+from servers import HOST
+
+
+class Link:
+    """Passes on what comes, until it stalls; then it still accepts, and stays silent.
+
+    Args:
+        port: the server's.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._listener = socket.create_server((HOST, 0))
+        self._server = HOST, port
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._sockets = [self._listener]
+        self._stalls = threading.Event()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self._listener.getsockname()[1])
+
+    def stall(self) -> None:
+        """Let nothing pass any more."""
+        self._stalls.set()
+
+    def _run(self) -> None:
+        while not self._over.is_set():
+            for key, _ in self._selector.select(0.05):
+                if key.fileobj is self._listener:
+                    self._accept()
+                elif self._stalls.is_set():
+                    self._selector.unregister(key.fileobj)
+                else:
+                    self._pass_on(key)
+
+    def _accept(self) -> None:
+        client = self._listener.accept()[0]
+        self._sockets.append(client)
+        if self._stalls.is_set():
+            return
+        server = socket.create_connection(self._server)
+        self._sockets.append(server)
+        self._selector.register(client, selectors.EVENT_READ, server)
+        self._selector.register(server, selectors.EVENT_READ, client)
+
+    def _pass_on(self, key: selectors.SelectorKey) -> None:
+        assert isinstance(key.fileobj, socket.socket)
+        try:
+            data = key.fileobj.recv(1 << 16)
+            key.data.sendall(data)
+        except OSError:
+            data = b""
+        if not data:
+            self._selector.unregister(key.fileobj)
+            with suppress(OSError):
+                key.data.shutdown(socket.SHUT_WR)
+
+    def __enter__(self) -> Self:
+        """Return the link."""
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        """Close all that it holds."""
+        self._over.set()
+        self._thread.join()
+        self._selector.close()
+        for one in self._sockets:
+            one.close()
