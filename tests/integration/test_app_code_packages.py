@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 PROJECT = Path(__file__).parents[2]
 HERE = f"python{sys.version_info.major}.{sys.version_info.minor}"
 PURELIB = Path(sysconfig.get_path("purelib"))
-# SQLAlchemy's oldest release that can be imported: 2.0.31 was the first for Python 3.13.
-OLD_SQLALCHEMY = "2.0.0" if sys.version_info < (3, 13) else "2.0.31"
+# SQLAlchemy's oldest release that can be imported: 2.0.31 was the first for Python 3.13, 2.0.44
+# is one for 3.14.
+OLD_SQLALCHEMY = {13: "2.0.31", 14: "2.0.44"}.get(sys.version_info.minor, "2.0.0")
 OLD = (
     *("flask-sqlalchemy==3.0.2", f"sqlalchemy=={OLD_SQLALCHEMY}", "alembic==1.13.0"),
     *("flask<3", "werkzeug<3"),

@@ -46,8 +46,8 @@ class MySQL(Dialect):
     lock_limit = LockLimit(
         "SET @flask_migrate_had = COALESCE(@flask_migrate_had, @@SESSION.lock_wait_timeout),"
         " SESSION lock_wait_timeout = 1",
-        "SET SESSION lock_wait_timeout = COALESCE(@flask_migrate_had, @@SESSION.lock_wait_timeout),"
-        " @flask_migrate_had = NULL",
+        "SET SESSION lock_wait_timeout = CAST(COALESCE(@flask_migrate_had,"
+        " @@SESSION.lock_wait_timeout) AS UNSIGNED), @flask_migrate_had = NULL",
     )
 
     def arguments(self, url: URL, seconds: float, answer: float | None = None) -> dict[str, Any]:

@@ -94,9 +94,10 @@ def _take_thread_errors() -> None:
             logger.error("exception in a thread", exc_info=args.exc_value, thread=name)
 
     def log_unraisable(args: sys.UnraisableHookArgs) -> None:
-        logger.error(
-            args.err_msg or "exception ignored", exc_info=args.exc_value, object=repr(args.object)
-        )
+        # Python's own words for it differ from release to release.
+        about = {"object": repr(args.object), "reason": args.err_msg}
+        told = {name: value for name, value in about.items() if value is not None}
+        logger.error("exception ignored", exc_info=args.exc_value, **told)
 
     threading.excepthook = log_thread
     sys.unraisablehook = log_unraisable
