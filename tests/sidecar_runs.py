@@ -1,9 +1,12 @@
 """Runs `flask-migrate` for the tests, and reads what it left."""
 
+import fcntl
 import json
 import os
 import re
 import subprocess
+import sys
+import termios
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -120,6 +123,12 @@ def patiently(run: Callable[[float], T], was_enough: Callable[[T], bool], least:
         if was_enough(result):
             break
     return result
+
+
+def count_waiting(descriptor: int) -> int:
+    """Count the bytes that wait in a pipe."""
+    found = fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4))
+    return int.from_bytes(found, sys.byteorder)
 
 
 def prepend(path: Path, text: str) -> None:

@@ -154,6 +154,7 @@ class Process:
         defaults = Settings()
         log.configure_log(self.streams, form=defaults.log_format, level=defaults.log_level)
         self.interruption = Interruption(self.leave)
+        self._outcome: tuple[BaseException | None, dict[str, Any]] | None = None
         self._exit = guard_exit(self._say_last_word)
         self._lock = threading.Lock()
 
@@ -172,6 +173,7 @@ class Process:
         except BaseException as caught:  # noqa: BLE001 - this is where errors end
             error = self.interruption.judge(caught)
         error = self.streams.judge(error)
+        self._outcome = error, summary
         run_atexit()
         self.leave(error, summary)
 
@@ -273,6 +275,9 @@ class Process:
 
     def _say_last_word(self, code: int) -> int:
         """Log that user code ended the process."""
+        if self._outcome is not None:
+            # What the application registered with atexit changes nothing of how the run ended.
+            self.leave(*self._outcome)
         from .errors import AppError, MigrationError
 
         kind = MigrationError if self.is_loaded else AppError

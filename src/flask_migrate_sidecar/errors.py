@@ -17,7 +17,10 @@ Nothing else in the code base writes an exit code as a number.
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
+import traceback
 from collections.abc import Iterator
 from typing import ClassVar
 
@@ -146,6 +149,26 @@ def describe(value: object) -> str:
         return str(value)
     except Exception:  # noqa: BLE001 - code of the application
         return f"<{type(value).__name__} without a text>"
+
+
+def passed_through(error: BaseException, package: str, function: str | None = None) -> bool:
+    """Tell whether an error came through a package that is installed, or a function of it.
+
+    By its files, for the application may call folders and functions of its own like theirs.
+
+    Args:
+        error: what was raised.
+        package: the name of the package, which has been imported.
+        function: the name of the function; None for any.
+    """
+    file = getattr(sys.modules.get(package), "__file__", None)
+    if file is None:
+        return False
+    folder = os.path.dirname(file) + os.sep  # noqa: PTH120 - no more than the text is compared
+    return any(
+        frame.filename.startswith(folder) and function in (None, frame.name)
+        for frame in traceback.extract_tb(error.__traceback__)
+    )
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -11,14 +11,25 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import pytest
 
-from conftest import RunCommand, clean_environment
+from conftest import APPS, RunCommand, clean_environment
 from following import FollowedRun
 from servers import MariaDB, Postgres
-from sidecar_runs import DEADLINE, Launcher, append, prepend, read_log, revision_file
+from sidecar_runs import (
+    DEADLINE,
+    Launcher,
+    append,
+    count_waiting,
+    environment_of,
+    prepend,
+    read_log,
+    revision_file,
+)
+from zygote import zygote_of
 
 HEAD = "6b92f4ec08d1"
 
@@ -715,6 +726,98 @@ def test_function_that_is_called_like_alembics(shop: Path, launch: Launcher) -> 
     result = launch(shop, "db", "upgrade")
     assert result.returncode == 8
     assert result.last["error"]["message"] == "ValueError: boom"
+
+
+LIKE_OTHERS = {
+    "misfit": ("raise ValueError('Revision r3 is not present in our ledger')", 8),
+    "not at head": ("raise type('DatabaseNotAtHead', (Exception,), {})('of our own')", 8),
+    "no file": ('raise ImportError("Can\'t find Python file /x/y")', 4),
+}
+
+
+@pytest.mark.parametrize(("statement", "code"), LIKE_OTHERS.values(), ids=LIKE_OTHERS.keys())
+def test_error_that_is_called_like_alembics(
+    statement: str, code: int, shop: Path, launch: Launcher
+) -> None:
+    """A revision's own error is one whatever it is called, and whatever it says."""
+    append(revision_file(shop, HEAD), f"\n\ndef upgrade():\n    {statement}\n")
+    assert launch(shop, "db", "upgrade").last["exit_code"] == code
+
+
+def test_function_that_is_called_like_sqlalchemys(shop: Path, launch: Launcher) -> None:
+    """A module that the app's own `import_dbapi` misses is no database driver."""
+    append(shop / "app.py", "\n\ndef import_dbapi():\n    import frobnicate\n\n\nimport_dbapi()\n")
+    result = launch(shop, "db", "upgrade")
+    assert result.returncode == 4
+    assert "the application imports 'frobnicate'" in result.last["error"]["message"]
+
+
+def test_folder_that_is_called_like_a_package(tmp_path: Path, launch: Launcher) -> None:
+    """An error of an app that lies in a folder `flask_sqlalchemy` is not Flask-SQLAlchemy's."""
+    app = shutil.copytree(APPS / "shop", tmp_path / "flask_sqlalchemy" / "shop")
+    append(app / "app.py", "\nraise PermissionError(13, 'of our own', '/nowhere')\n")
+    result = launch(app, "db", "upgrade")
+    assert result.returncode == 4
+    assert "of our own" in result.last["error"]["message"]
+
+
+@pytest.mark.parametrize(("statement", "code"), [("pass", 0), ("raise ValueError", 8)])
+def test_exit_behind_the_end(statement: str, code: int, shop: Path, launch: Launcher) -> None:
+    """What a revision registered with atexit changes nothing of how the run ended."""
+    body = "\n\ndef upgrade():\n    import atexit, os\n    atexit.register(os._exit, 5)\n"
+    append(revision_file(shop, HEAD), f"{body}    {statement}\n")
+    result = launch(shop, "db", "upgrade")
+    assert result.returncode == result.last["exit_code"] == code
+    assert [line["event"] for line in result.log].count("command.finished") == (code == 0)
+
+
+def test_early_end_is_in_the_termination_message(shop: Path, tmp_path: Path) -> None:
+    """What fails before the log is there is told to the orchestrator as well."""
+    message = tmp_path / "message"
+    done = subprocess.run(
+        [sys.executable, "-m", "flask_migrate_sidecar", "db", "upgrade"],
+        cwd=shop,
+        env={**clean_environment(), "MIGRATE_TERMINATION_LOG": str(message)},
+        preexec_fn=lambda: os.close(1),
+        check=False,
+        capture_output=True,
+    )
+    assert done.returncode == 3
+    assert "standard output is closed" in message.read_text()
+
+
+def test_path_file_that_is_not_utf_8(shop: Path, tmp_path: Path, sidecar: RunCommand) -> None:
+    """A `.pth` file that cannot be read is a matter of the surroundings."""
+    (tmp_path / "packages").mkdir()
+    (tmp_path / "packages" / "odd.pth").write_bytes(b"\xff\xfe\n")
+    result = sidecar(shop, "--site-packages", str(tmp_path / "packages"), "db", "heads")
+    last = read_log(result.stderr)[-1]
+    assert (result.returncode, last["exit_code"]) in {(3, 3), (0, 0)}
+    assert result.returncode == 3 or "odd.pth" in result.stderr
+
+
+def test_log_that_does_not_block(shop: Path) -> None:
+    """Of a pipe that is full for a while no line is lost or cut, though it does not block."""
+    append(shop / "app.py", "\nfor number in range(3000):\n    print('line', number)\n")
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with os.fdopen(reading, encoding="utf-8") as log, Path(os.devnull).open("r+b") as nothing:
+        run = zygote_of().start(
+            shop,
+            "flask_migrate_sidecar",
+            *("db", "upgrade"),
+            env=environment_of({}),
+            streams=[nothing.fileno(), nothing.fileno(), writing],
+        )
+        while count_waiting(reading) < (60 << 10):
+            sleep(0.05)
+        os.close(writing)
+        lines = read_log(log.read())
+        assert run.wait() == 0
+        run.close()
+    printed = [line["text"] for line in lines if line["event"] == "output"]
+    assert printed == [f"line {number}" for number in range(3000)]
+    assert lines[-1]["event"] == "command.finished"
 
 
 @pytest.mark.parametrize("kind", ["postgres", "mariadb"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +16,7 @@ from flask_migrate_sidecar.errors import (
     SidecarError,
     UnavailableError,
     describe,
+    passed_through,
 )
 
 DRIVERS: Final = frozenset(
@@ -56,7 +56,7 @@ def explain_import_error(  # noqa: PLR0911 - a table of cases, read from top to 
     database = find_driver_error(error)
     if database is not None:
         return explain_database_error(database)
-    if isinstance(error, OSError) and _passed(error, "flask_sqlalchemy"):
+    if isinstance(error, OSError) and passed_through(error, "flask_sqlalchemy"):
         return explain_folder(error)
     if isinstance(error, SystemExit):
         return AppError(
@@ -79,15 +79,8 @@ def explain_folder(error: OSError) -> RefusedError:
     )
 
 
-def _passed(error: BaseException, package: str) -> bool:
-    """Tell whether an error came through a package."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return any(package in Path(frame.filename).parts for frame in frames)
-
-
 def _is_driver(error: ImportError) -> bool:
-    frames = traceback.extract_tb(error.__traceback__)
-    by_sqlalchemy = any(frame.name == "import_dbapi" for frame in frames)
+    by_sqlalchemy = passed_through(error, "sqlalchemy", "import_dbapi")
     return by_sqlalchemy or (error.name or "").partition(".")[0] in DRIVERS
 
 

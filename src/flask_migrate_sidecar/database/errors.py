@@ -10,7 +10,7 @@ are told apart by a table of texts, which the tests hold against real servers. W
 as a failure in a revision.
 
 A new error is a row in one of the tables: `STATES` of PostgreSQL, `NUMBERS` of MariaDB and MySQL,
-`RESULTS` and `_SQLITE_TEXTS` of SQLite, `ANSWERS` for what comes as a text alone. Nothing else in
+`RESULTS` and `SQLITE_TEXTS` of SQLite, `ANSWERS` for what comes as a text alone. Nothing else in
 the code base reads an SQLSTATE, a number or a driver's text.
 """
 
@@ -28,32 +28,8 @@ from sqlalchemy.exc import DBAPIError
 from flask_migrate_sidecar.errors import RefusedError, UnavailableError, chain, describe
 from flask_migrate_sidecar.log.redaction import Secrets, find_secrets
 
-from .causes import (
-    ACCOUNT_HOST,
-    ARGUMENTS,
-    BLOCKED_HOST,
-    BUSY,
-    DATABASE,
-    DEADLOCK,
-    EXISTS,
-    EXPIRED,
-    FULL,
-    HOST,
-    LOCK_TIMEOUT,
-    LOGIN,
-    LOST,
-    NO_DATABASE_FILE,
-    NO_OBJECT,
-    PLACE,
-    RIGHTS,
-    STANDBY,
-    STARTING,
-    TLS,
-    TLS_OR_LOGIN,
-    UNKNOWN,
-    Cause,
-    Verdict,
-)
+from .causes import ARGUMENTS, LOST, NO_OBJECT, UNKNOWN, Cause, Verdict
+from .error_codes import ANSWERS, NUMBERS, OPTION_PREVENTS, RESULTS, SQLITE_TEXTS, STATES
 from .url import place
 
 
@@ -65,83 +41,6 @@ class Moment(enum.Enum):
     IMPORT = "import"
     REVISION = "revision"
 
-
-# PostgreSQL manual, appendix A; a class (two characters) or a whole state.
-STATES: Final = {
-    "08": LOST,
-    "57P01": LOST,
-    "57P02": LOST,
-    "57P03": LOST,
-    "25006": STANDBY,
-    "53300": FULL,
-    "28": LOGIN,
-    "3D": DATABASE,
-    "42501": RIGHTS,
-    "55P03": LOCK_TIMEOUT,
-    "40001": DEADLOCK,
-    "40P01": DEADLOCK,
-    **dict.fromkeys(("42P07", "42701", "42710"), EXISTS),
-    **dict.fromkeys(("42P01", "42703", "3F000"), NO_OBJECT),
-}
-# "running with the --read-only option", but also with any other that forbids the statement.
-_OPTION_PREVENTS: Final = 1290
-# https://mariadb.com/kb/en/mariadb-error-codes/, MySQL manual B.3.
-NUMBERS: Final = {
-    **dict.fromkeys((2002, 2003, 2005), STARTING),
-    **dict.fromkeys((2006, 2013, 2055, 1053, 1927, 4031), LOST),
-    **dict.fromkeys((1040, 1203, 1226), FULL),
-    **dict.fromkeys((_OPTION_PREVENTS, 1792, 1836), STANDBY),
-    # MariaDB answers 1045 as well where it demands TLS (require_secure_transport).
-    1045: TLS_OR_LOGIN,
-    **dict.fromkeys((1698, 1251, 1275, 2049, 2054, 2058, 2059, 2061), LOGIN),
-    **dict.fromkeys((1820, 1862, 3118, 4151), EXPIRED),
-    # Access denied to: database, table, column, a privileged statement, a routine.
-    **dict.fromkeys((1044, 1142, 1143, 1227, 1370), RIGHTS),
-    1049: DATABASE,
-    1130: ACCOUNT_HOST,
-    1129: BLOCKED_HOST,
-    **dict.fromkeys((2026, 3159), TLS),
-    1205: LOCK_TIMEOUT,
-    1213: DEADLOCK,
-    **dict.fromkeys((1050, 1060, 1061), EXISTS),
-    **dict.fromkeys((1146, 1054), NO_OBJECT),
-}
-# Result codes of SQLite by their names (https://www.sqlite.org/rescode.html), extended ones too.
-RESULTS: Final = {
-    **dict.fromkeys(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM", "SQLITE_AUTH"), PLACE),
-    "SQLITE_NOTADB": NO_DATABASE_FILE,
-    **dict.fromkeys(("SQLITE_BUSY", "SQLITE_LOCKED"), BUSY),
-}
-# What has no code. The answers of a PostgreSQL server that say "later" come first: they win over
-# a refusal of another host. Names stand in double quotes and are emptied before the comparison.
-# Server: src/backend/{libpq/auth.c,utils/init/postinit.c,libpq/hba.c}; client: libpq/fe-*.c.
-ANSWERS: Final = (
-    (r"the database system is (starting up|shutting down|in recovery mode)", STARTING),
-    (r"the database system is not (yet )?accepting connections", STANDBY),
-    (r"too many (clients|connections)|connection slots are reserved", FULL),
-    (r"session is (not )?read-only|server is (not )?in hot standby mode", STANDBY),
-    (r"authentication failed|no password supplied|no such user", LOGIN),
-    (r'role "" (does not exist|is not permitted to log in)', LOGIN),
-    (r"authentication method .* (failed|not (supported|allowed|met))", LOGIN),
-    (r'database "" does not exist|no such database', DATABASE),
-    (r'database "" is not currently accepting connections', DATABASE),
-    (r"permission denied for database", RIGHTS),
-    (r"pg_hba\.conf", HOST),
-    (r"does not support SSL|SSL (is )?required|certificate|private key|channel binding", TLS),
-    (r"SSL error: (?!.*(EOF|reset|closed))|GSSAPI.*(required|not support)", TLS),
-    (r"invalid (connection option|dsn|\w+ value|integer value)|bad value for", ARGUMENTS),
-    (r"unsupported startup parameter|unsupported frontend protocol", ARGUMENTS),
-    (r"server closed the connection|connection (is (lost|closed)|already closed)", LOST),
-    (r"could not receive data from server|SSL SYSCALL error|consuming input failed", LOST),
-    # Last, for another address of the same name may have had an answer.
-    (r"connection (to server|failed|is bad|timeout)|could not connect to server", STARTING),
-    (r"could not translate host name|failed to resolve host", STARTING),
-)
-# Of SQLite, whose result code for a faulty statement is one for all.
-_SQLITE_TEXTS: Final = (
-    (r"no such (table|column)|has no column named", NO_OBJECT),
-    (r"already exists|duplicate column name", EXISTS),
-)
 
 _DRIVER_FAMILIES: Final = frozenset({"OperationalError", "InterfaceError", "DatabaseError"})
 # The families of PEP 249 whose errors come and go, and those that no waiting mends.
@@ -226,7 +125,7 @@ def find_cause(error: BaseException) -> Cause:
     if isinstance(error, sqlite3.Error):
         return _find_result(error)
     number = _number(error)
-    if number == _OPTION_PREVENTS and "read-only" not in str(error):
+    if number == OPTION_PREVENTS and "read-only" not in str(error):
         return UNKNOWN
     if number is not None:
         return NUMBERS.get(number, UNKNOWN)
@@ -270,7 +169,7 @@ def _find_result(error: sqlite3.Error) -> Cause:
     for result, cause in RESULTS.items():
         if name.startswith(result):
             return cause
-    return _match(str(error), _SQLITE_TEXTS)
+    return _match(str(error), SQLITE_TEXTS)
 
 
 def _match(text: str, table: tuple[tuple[str, Cause], ...]) -> Cause:

@@ -79,15 +79,16 @@ def explain(  # noqa: C901, PLR0911 - a table of cases, read from top to bottom
         return error
     if isinstance(error, click.UsageError):
         return UsageError(error.format_message())
-    if type(error).__name__ in _PENDING:
+    if type(error).__name__ in _PENDING and isinstance(error, CommandError):
         return PendingError(str(error).splitlines()[0], hint=_PENDING[type(error).__name__])
     if isinstance(error, DBAPIError):
         return _explain_database(error)
     if isinstance(error, MissingKeyError):
         return _explain_missing_key(error, repository)
-    if isinstance(error, ImportError) and _NO_FILE.match(describe(error)):
+    if _is_missing_file(error):
         return _explain_no_file(error)
-    if _was_loading(error) or _MISFIT.search(describe(error)):
+    is_misfit = isinstance(error, UserWarning) and _MISFIT.search(describe(error))
+    if _was_loading(error) or is_misfit:
         return _explain_loading(error)
     if isinstance(error, SystemExit):
         where = _locate(error, repository)
@@ -133,7 +134,18 @@ def _explain_database(error: DBAPIError) -> SidecarError:
     return MigrationError(f"{type(error.orig).__name__}: {found.reason}", hint=found.hint)
 
 
-def _explain_no_file(error: ImportError) -> SidecarError:
+def _is_missing_file(error: BaseException) -> bool:
+    """Tell whether Alembic itself, and no code that it ran, says that there is no file."""
+    frames = _frames(error)
+    return (
+        isinstance(error, ImportError)
+        and bool(_NO_FILE.match(describe(error)))
+        and bool(frames)
+        and frames[-1].filename.startswith(str(Path(alembic.script.__file__).parents[1]))
+    )
+
+
+def _explain_no_file(error: BaseException) -> SidecarError:
     """Judge a file of the repository's that Alembic has not found."""
     found = _NO_FILE.match(describe(error))
     file = found["file"] if found else ""

@@ -15,6 +15,7 @@ from flask_migrate_sidecar.errors import (
     SidecarError,
     describe,
 )
+from flask_migrate_sidecar.process.writing import write_all
 
 from .termination_message import find_path, write_message
 
@@ -70,7 +71,7 @@ def write_last_line(error: BaseException) -> int:
         write_message(find_path(os.environ.get("MIGRATE_TERMINATION_LOG") or None), event)
     line = json.dumps(event).encode() + b"\n"
     with suppress(OSError):
-        os.write(2 if _is_open(2) else 1, line)
+        write_all(2 if _is_open(2) else 1, line)
     return known.exit_code
 
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, TextIO
 from flask_migrate_sidecar.errors import ConfigurationError, Interrupted, chain
 
 from .threads import start_thread
+from .writing import write_all
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -250,8 +251,7 @@ class Streams:
             self.drain()
             data = (line + "\n").encode("utf-8", "backslashreplace")
             with suppress(OSError):  # nobody reads the log any more: the run matters more
-                while data:
-                    data = data[os.write(self._log, data) :]
+                write_all(self._log, data)
 
     def write_result(self, data: bytes) -> None:
         """Write what a command prints that has the real stdout."""

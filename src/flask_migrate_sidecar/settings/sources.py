@@ -70,7 +70,12 @@ def find_unknown(environ: Iterable[str]) -> dict[str, str | None]:
             continue
         if not _SERVICE_LINK.fullmatch(name):
             unknown[name] = _find_similar(name, known)
-    return unknown
+    # Earlier READMEs had them, and no other is similar to what they meant.
+    binds = {
+        "MIGRATE_BIND_URL": f"{BIND_PREFIX}NAME",
+        "MIGRATE_BIND_URL_FILE": f"{BIND_PREFIX}NAME_FILE",
+    }
+    return {name: binds.get(name, meant) for name, meant in unknown.items()}
 
 
 def _find_similar(name: str, known: Iterable[str]) -> str | None:
