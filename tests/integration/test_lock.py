@@ -7,10 +7,12 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import pytest
 from sqlalchemy import NullPool, create_engine, make_url, text
+from structlog.testing import capture_logs
 
 from flask_migrate_sidecar.database.connect import Database
 from flask_migrate_sidecar.errors import (
@@ -427,10 +429,27 @@ def test_lease_lives_on_while_it_is_renewed(url: str) -> None:
 def test_lost_lease_is_no_success(url: str) -> None:
     """A lease that another one has taken over is noticed by the next heartbeat."""
     with (
+        capture_logs() as logs,
         pytest.raises(UnavailableError, match="lost"),
         hold(make_target(url), kind="table", lease=SHORT_LEASE) as guard,
     ):
         steal_lease(url, guard.lost)
+    said = [line["event"] for line in logs]
+    assert "lock.lost" in said
+    assert "lock.released" not in said
+
+
+@everywhere
+def test_lease_is_renewed_long_before_its_end(url: str) -> None:
+    """A holder that is late for once has not lost its lease: there is time for another try."""
+    look = f"SELECT expires_ms FROM {LEASE_TABLE}"
+    with hold(make_target(url), kind="table", lease=9):
+        [(first,)] = query(url, look)
+        while (found := query(url, look)) == [(first,)]:
+            sleep(0.1)
+        renewed = found[0][0] - first
+    # It was renewed so long after the first time, of the nine seconds that it has.
+    assert renewed < 6_000
 
 
 @everywhere

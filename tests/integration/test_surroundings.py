@@ -820,6 +820,25 @@ def test_log_that_does_not_block(shop: Path) -> None:
     assert lines[-1]["event"] == "command.finished"
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_while_the_entrypoint_is_imported(
+    number: signal.Signals, shop: Path, tmp_path: Path, sidecar: RunCommand
+) -> None:
+    """A signal that comes before anything else is there ends the run with its line and code."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'flask_migrate_sidecar.settings':\n"
+        f"            os.kill(os.getpid(), {number:d})\n"
+        "sys.meta_path.insert(0, Finder())\n"
+    )
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    result = sidecar(shop, "db", "upgrade", env={"PYTHONPATH": path})
+    [last] = read_log(result.stderr)
+    assert last["exit_code"] == result.returncode == 128 + number
+
+
 @pytest.mark.parametrize("kind", ["postgres", "mariadb"])
 def test_heartbeat_of_zero_says_it_once(
     kind: str, request: pytest.FixtureRequest, shop: Path

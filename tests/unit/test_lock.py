@@ -1,6 +1,7 @@
 """What a lock is called and when it is tried, as far as no server is needed."""
 
 import os
+import threading
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -11,14 +12,17 @@ from flask_migrate_sidecar.database.dialect import find_dialect, to_milliseconds
 from flask_migrate_sidecar.errors import ConfigurationError, UnavailableError
 from flask_migrate_sidecar.lock.base import (
     Holder,
+    Lock,
     LockLostError,
+    LockTarget,
     application_name,
     lock_name,
     lock_number,
     process_place,
 )
-from flask_migrate_sidecar.lock.choose import choose_kind
+from flask_migrate_sidecar.lock.choose import Choice, choose_kind
 from flask_migrate_sidecar.lock.connection import driver_arguments
+from flask_migrate_sidecar.lock.watch import Watch
 
 
 def test_keys_are_the_same_in_every_release() -> None:
@@ -132,3 +136,37 @@ def test_unknown_databases_have_a_clock_too() -> None:
         own = find_dialect("sqlite").read_clock(connection)
         assert abs(find_dialect("unheard-of").read_clock(connection) - own) <= 60_000
     engine.dispose()
+
+
+class Uncheckable(Lock):
+    """A lock of which nobody can tell whether it is still held."""
+
+    kind = "advisory"
+
+    def identity(self) -> tuple[str, ...]:
+        """Name it."""
+        return ("lock",)
+
+    def try_acquire(self) -> bool:
+        """Take it."""
+        return True
+
+    def holder(self) -> None:
+        """Name nobody."""
+
+    def check(self) -> None:
+        """Fail in a way that nobody thought of."""
+        raise ZeroDivisionError
+
+    def release(self) -> None:
+        """Give nothing back."""
+
+
+def test_lock_that_cannot_be_checked_is_lost() -> None:
+    """Whatever keeps a lock from being checked, the run does not go on as if it were held."""
+    lost = threading.Event()
+    target = LockTarget(Database("shop", make_url("sqlite:///x.db")), None, "alembic_version")
+    watch = Watch(Choice(Uncheckable(target, interval=60), "", ["shop"]), lost)
+    with pytest.raises(LockLostError, match="ZeroDivisionError"):
+        watch.verify()
+    assert lost.is_set()

@@ -199,7 +199,8 @@ def test_secrets_are_not_described() -> None:
         ("MIGRATE_LOCKFILE", "MIGRATE_LOCK_FILE"),
         ("MIGRATE_QWERTYUIOP", None),
         # Once in the documentation, and read by nothing.
-        ("MIGRATE_BIND_URL", None),
+        ("MIGRATE_BIND_URL", "MIGRATE_DATABASE_URL__NAME"),
+        ("MIGRATE_BIND_URL_FILE", "MIGRATE_DATABASE_URL__NAME_FILE"),
     ],
 )
 def test_unknown_variable_has_a_suggestion(name: str, meant: str | None) -> None:

@@ -2,8 +2,13 @@
 
 import subprocess
 import sys
+import threading
 
 import pytest
+
+from flask_migrate_sidecar.history.environment import Environments
+from flask_migrate_sidecar.history.heartbeat import beating
+from flask_migrate_sidecar.history.progress import Progress
 
 PROGRAM = """
 import os, threading, warnings
@@ -39,3 +44,12 @@ def test_fork_beside_our_threads_is_not_warned_of(action: str) -> None:
 def test_fork_beside_other_threads_is_warned_of() -> None:
     """Where the program has threads of its own, Python's warning stands, as it does without us."""
     assert run("always", THEIRS).count("is multi-threaded") == 2 * (sys.version_info >= (3, 12))
+
+
+def test_no_heartbeat_without_a_period() -> None:
+    """A period of 0 means no lines, and no thread that counts to nothing."""
+    silent = beating(Progress(), Environments({}), [], period=0, connect_timeout=1)
+    with silent:
+        assert "flask-migrate-heartbeat" not in {thread.name for thread in threading.enumerate()}
+    with beating(Progress(), Environments({}), [], period=60, connect_timeout=1):
+        assert "flask-migrate-heartbeat" in {thread.name for thread in threading.enumerate()}

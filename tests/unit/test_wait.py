@@ -13,7 +13,8 @@ from structlog.testing import capture_logs
 from flask_migrate_sidecar.database.causes import Verdict
 from flask_migrate_sidecar.database.connect import Database
 from flask_migrate_sidecar.database.errors import Moment, diagnose, make_error
-from flask_migrate_sidecar.database.wait import wait_for_databases
+from flask_migrate_sidecar.database.wait import Clock as Times
+from flask_migrate_sidecar.database.wait import Visit, wait_for_databases
 from flask_migrate_sidecar.errors import RefusedError, UnavailableError
 
 psycopg = pytest.importorskip("psycopg")
@@ -248,3 +249,21 @@ def _wait(database: Database, *, timeout: float, grace: float = 200) -> None:
     wait_for_databases(
         [database], timeout=timeout, connect_timeout=60, refused_grace=grace, writes=True
     )
+
+
+def test_grace_begins_anew() -> None:
+    """A server that refuses, then is not there, then refuses has a whole grace once more."""
+    answers: list[Exception] = [
+        psycopg.OperationalError("FATAL:  password authentication failed"),
+        psycopg.OperationalError("FATAL:  the database system is starting up"),
+    ]
+
+    def probe() -> str:
+        raise answers.pop(0)
+
+    visit = Visit(Database("default", POSTGRESQL), probe)
+    clock = Times(timeout=60, connect_timeout=5, refused_grace=0)
+    visit.look(clock)
+    assert clock.refused_long_enough(visit)
+    visit.look(clock)
+    assert not clock.refused_long_enough(visit)

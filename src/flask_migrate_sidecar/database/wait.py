@@ -55,9 +55,9 @@ def wait_for_databases(
         UnavailableError: one was not ready at the deadline.
         RefusedError: one refused for the grace, or at the deadline.
     """
-    clock = _Clock(timeout, connect_timeout, refused_grace)
+    clock = Clock(timeout, connect_timeout, refused_grace)
     visits = [
-        _Visit(database, make_probe(database, connect_timeout=connect_timeout, writes=writes))
+        Visit(database, make_probe(database, connect_timeout=connect_timeout, writes=writes))
         for database in databases
     ]
     versions: dict[str, str] = {}
@@ -75,7 +75,7 @@ def wait_for_databases(
 
 
 @dataclass
-class _Visit:
+class Visit:
     """One database on its way to being ready."""
 
     database: Database
@@ -89,7 +89,7 @@ class _Visit:
     reported: float = 0.0
     unreported: int = 0
 
-    def look(self, clock: _Clock) -> str | None:
+    def look(self, clock: Clock) -> str | None:
         """Try once; give the server's version, or None and know why not."""
         self.tries += 1
         limit = clock.limit
@@ -114,7 +114,7 @@ class _Visit:
         logger.info("database.ready", database=name, elapsed=elapsed, server_version=version)
         return version
 
-    def error(self, clock: _Clock) -> UnavailableError | RefusedError:
+    def error(self, clock: Clock) -> UnavailableError | RefusedError:
         """Make the error that ends the wait on account of this database."""
         if self.found is None:
             reason = "there was no time to try"
@@ -135,7 +135,7 @@ class _Visit:
             raise
         return version
 
-    def _note(self, found: Diagnosis, clock: _Clock) -> None:
+    def _note(self, found: Diagnosis, clock: Clock) -> None:
         news = self.reason != found.reason
         self.reason = found.reason
         # Silence does not take a refusal back: PgBouncer keeps clients waiting for 15 s after a
@@ -154,7 +154,7 @@ class _Visit:
         elif self.refused_since is None:
             self.refused_since = time.monotonic()
 
-    def _report(self, found: Diagnosis, clock: _Clock) -> None:
+    def _report(self, found: Diagnosis, clock: Clock) -> None:
         self.reported = time.monotonic()
         logger.info(
             "database.waiting",
@@ -169,7 +169,7 @@ class _Visit:
         self.unreported = 0
 
 
-class _Clock:
+class Clock:
     """The times of one wait, in seconds of the monotonic clock."""
 
     def __init__(self, timeout: float, connect_timeout: float, refused_grace: float) -> None:
@@ -191,18 +191,18 @@ class _Clock:
         left = self._deadline - time.monotonic()
         return usual if self._once else min(usual, max(left, _LAST_CHANCE))
 
-    def is_over(self, waiting: Sequence[_Visit]) -> bool:
+    def is_over(self, waiting: Sequence[Visit]) -> bool:
         """Tell whether the deadline has passed, or each one has had its only try."""
         if self._once:
             return all(visit.tries for visit in waiting)
         return time.monotonic() >= self._deadline
 
-    def refused_long_enough(self, visit: _Visit) -> bool:
+    def refused_long_enough(self, visit: Visit) -> bool:
         """Tell whether the database has refused for the whole grace."""
         since = visit.refused_since
         return not self._once and since is not None and time.monotonic() - since >= self._grace
 
-    def next_try(self, visit: _Visit) -> float:
+    def next_try(self, visit: Visit) -> float:
         """Choose the time: soon at first, then slower, never past a time that decides."""
         now = time.monotonic()
         least = SHORTEST_PAUSE if visit.refused_since is None else _SHORTEST_REFUSED_PAUSE
@@ -212,7 +212,7 @@ class _Clock:
         return min(times)
 
 
-def _worst(visits: Sequence[_Visit]) -> _Visit:
+def _worst(visits: Sequence[Visit]) -> Visit:
     """Prefer one that refuses: running again will not mend it."""
     refused = [v for v in visits if v.found and v.found.verdict is Verdict.REFUSED]
     return (refused or [v for v in visits if v.found] or list(visits))[0]

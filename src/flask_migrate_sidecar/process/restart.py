@@ -19,7 +19,7 @@ from typing import Final, NoReturn, Self
 
 from flask_migrate_sidecar.errors import ConfigurationError
 
-from .signals import SIGNALS
+from .early_signals import SIGNALS
 
 VARIABLE: Final = "_FLASK_MIGRATE_SIDECAR_ATTEMPTS"
 

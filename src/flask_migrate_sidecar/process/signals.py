@@ -14,11 +14,9 @@ from typing import NoReturn
 
 from flask_migrate_sidecar.errors import ConfigurationError, Interrupted
 
+from .early_signals import SIGNALS
 from .threads import start_thread
 
-# A closed terminal sends SIGHUP, and nohup(1) lets it be ignored.
-_HANGUP = () if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (signal.SIGHUP,)
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, *_HANGUP)
 # Kubernetes kills 30 s after SIGTERM by default (terminationGracePeriodSeconds). From the signal
 # on: a server gets this long to cancel what runs, the run to end by itself, its end to be told.
 _CANCEL_SECONDS = 2.0
