@@ -47,6 +47,7 @@ def link(server: Postgres | MariaDB) -> Iterator[Link]:
         yield link
 
 
+@pytest.mark.timeout(150)
 @pytest.mark.parametrize("driver", WAITING)
 def test_signal_while_the_link_stalls(
     driver: str, server: Postgres | MariaDB, link: Link, tmp_path: Path
