@@ -14,7 +14,7 @@ import pytest
 # In pytest's importlib mode no test folder is on the path; servers.py stands beside this file.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from following import STARTED
+from following import FOLLOWED
 from servers import (
     Database,
     MariaDB,
@@ -26,7 +26,7 @@ from servers import (
     postgres18_programs,
 )
 from sidecar_runs import Launcher
-from zygote import close_zygotes
+from zygote import STARTED, close_zygotes
 
 T = TypeVar("T", bound=Server)
 
@@ -236,6 +236,8 @@ def clean_environment() -> dict[str, str]:
 def _leave_no_run() -> Iterator[None]:
     """End what a test started and did not wait for, as it is when an assertion failed before."""
     yield
+    while FOLLOWED:
+        FOLLOWED.pop().close()
     while STARTED:
         STARTED.pop().close()
 

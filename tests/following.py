@@ -35,7 +35,7 @@ class FollowedRun:
             )
         self._lines: list[str] = []
         self.events: list[Line] = []
-        STARTED.append(self)
+        FOLLOWED.append(self)
 
     def __enter__(self) -> Self:
         """Return the run."""
@@ -89,4 +89,4 @@ class FollowedRun:
 
 
 # What tests have started; conftest.py ends each when its test is over.
-STARTED: list[FollowedRun] = []
+FOLLOWED: list[FollowedRun] = []

@@ -78,6 +78,10 @@ IMPORTS = (
 )
 
 
+# What tests have started; conftest.py ends each when its test is over.
+STARTED: list["Forked"] = []
+
+
 class Forked:
     """A process that a zygote has forked."""
 
@@ -87,6 +91,7 @@ class Forked:
         self._text = answers.makefile()
         self._code: int | None = None
         self.pid, self._group = map(int, self._text.readline().split())
+        STARTED.append(self)
 
     def send_signal(self, number: int) -> None:
         """Send the process a signal, unless it has been waited for."""
@@ -111,6 +116,8 @@ class Forked:
 
     def close(self) -> None:
         """End the process with all that it has started, at once."""
+        if self._answers.fileno() < 0:
+            return
         with suppress(ProcessLookupError):
             os.killpg(self._group, signal.SIGKILL)
         self.wait()
