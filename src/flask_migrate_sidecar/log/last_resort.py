@@ -15,12 +15,11 @@ from flask_migrate_sidecar.errors import (
     SidecarError,
     describe,
 )
+from flask_migrate_sidecar.process.exit import EXIT
 from flask_migrate_sidecar.process.writing import write_all
 
 from .termination_message import find_path, write_message
 
-# User code's is guarded.
-_EXIT: Final = os._exit
 _OUTPUTS: Final = {1: "standard output", 2: "standard error"}
 
 
@@ -46,7 +45,7 @@ def end(error: BaseException) -> NoReturn:
     Args:
         error: what kept the log from being set up.
     """
-    _EXIT(write_last_line(error))
+    EXIT(write_last_line(error))
 
 
 def write_last_line(error: BaseException) -> int:

@@ -9,9 +9,9 @@ from contextlib import suppress
 from time import monotonic, sleep
 from typing import Final
 
+from .exit import EXIT
+
 _PAUSE: Final = 0.01
-# The child must end at once, and user code guards the other one.
-_EXIT: Final = os._exit
 
 
 def run_in_child(step: Callable[[], object], seconds: float) -> None:
@@ -25,7 +25,7 @@ def run_in_child(step: Callable[[], object], seconds: float) -> None:
     if child == 0:
         with suppress(BaseException):
             step()
-        _EXIT(0)
+        EXIT(0)
     deadline = monotonic() + seconds
     # The application may have had it reaped already.
     with suppress(ChildProcessError):

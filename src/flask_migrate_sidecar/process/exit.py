@@ -12,7 +12,8 @@ from flask_migrate_sidecar.errors import ConfigurationError
 
 from .threads import start_thread
 
-_EXIT: Final = os._exit
+# The real one: this module is imported before user code's is guarded.
+EXIT: Final = os._exit
 # Time for what an application registered with atexit; some of it hangs.
 _ATEXIT_SECONDS: Final = 3.0
 
@@ -37,7 +38,7 @@ def guard_exit(last_word: Callable[[int], int]) -> Callable[[int], NoReturn]:
 
     def leave(code: int) -> NoReturn:
         # A forked child ends this way by rights.
-        _EXIT(last_word(code) if os.getpid() == process else code)
+        EXIT(last_word(code) if os.getpid() == process else code)
 
     os._exit = leave  # type: ignore[assignment]
-    return _EXIT
+    return EXIT

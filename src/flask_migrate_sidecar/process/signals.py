@@ -15,6 +15,7 @@ from typing import NoReturn
 from flask_migrate_sidecar.errors import ConfigurationError, Interrupted
 
 from .early_signals import SIGNALS
+from .exit import EXIT
 from .threads import start_thread
 
 # Kubernetes kills 30 s after SIGTERM by default (terminationGracePeriodSeconds). From the signal
@@ -23,7 +24,6 @@ _CANCEL_SECONDS = 2.0
 _LAST_RESORT_SECONDS = 8.0
 _END_SECONDS = 10.0
 # User code's is guarded.
-_EXIT = os._exit
 
 
 class Interruption:
@@ -74,7 +74,7 @@ class Interruption:
         sleep(max(0, came + _LAST_RESORT_SECONDS - monotonic()))
         _beside(lambda: self.force(Interrupted(number, is_forced=True)), "flask-migrate-end")
         sleep(max(0, came + _END_SECONDS - monotonic()))
-        _EXIT(Interrupted(number).exit_code)
+        EXIT(Interrupted(number).exit_code)
 
     @contextmanager
     def installed(self) -> Iterator[None]:
