@@ -8,6 +8,9 @@ import pytest
 from sqlalchemy import Connection, NullPool, create_engine, make_url
 
 from conftest import RunCommand
+from flask_migrate_sidecar.database.dialect import LockLimit
+from flask_migrate_sidecar.database.postgresql import PostgreSQL
+from flask_migrate_sidecar.history.locks_of_env import locks_left_out
 from following import FollowedRun
 from racing import start, write_app
 from servers import MariaDB, Postgres, render_url
@@ -192,3 +195,11 @@ def test_limit_of_a_look_is_not_the_migration_s(
         said = connection.exec_driver_sql("SELECT revision FROM ran WHERE direction = 'said'")
         assert said.scalar_one() == "77"
     mariadb.drop_database(database.name)
+
+
+def test_server_that_has_no_such_limit(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that speaks the protocol and knows no `lock_timeout` is read all the same."""
+    monkeypatch.setattr(PostgreSQL, "lock_limit", LockLimit("SET LOCAL nosuch_timeout = '1s'"))
+    engine = create_engine(url, poolclass=NullPool)
+    with locks_left_out(), engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT 7").scalar_one() == 7

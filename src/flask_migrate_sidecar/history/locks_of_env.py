@@ -55,10 +55,15 @@ def locks_left_out() -> Iterator[None]:
         limiting = find_dialect(connection.dialect.name).lock_limit
         if limiting is None:
             return
-        driver = connection.connection.dbapi_connection
-        # Of a connection that is dead the next statement tells, as SQLAlchemy does.
-        with suppress(Exception):
+        driver: Any = connection.connection.dbapi_connection
+        try:
             _execute(driver, limiting.set)
+        except Exception:  # noqa: BLE001 - no look fails for the lack of a limit
+            # Not every server that speaks PostgreSQL's protocol has it. Of a connection that is
+            # dead the next statement tells.
+            with suppress(Exception):
+                driver.rollback()
+        else:
             if limiting.unset:
                 limited.append((driver, limiting.unset))
 
