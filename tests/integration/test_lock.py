@@ -1,8 +1,10 @@
 """The locks on real servers, with real processes where a process is what matters."""
 
+import ctypes
 import json
 import os
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
@@ -304,6 +306,55 @@ def test_kill_lets_the_next_one_in(
     second.await_event("lock.acquired")
     assert second.finish() == 0
     assert read_journal(journal)[-1] == ["end", str(second.process.pid)]
+
+
+# <linux/tcp.h>; <asm-generic/unistd.h>.
+TCP_REPAIR, PIDFD_GETFD = 19, 438
+
+
+def drop(pid: int, port: int) -> None:
+    """Kill a process, and let its connections to a port vanish as those of a node that is gone.
+
+    In repair mode the kernel sends nothing when a socket is closed.
+    """
+    inodes = set()
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if int(fields[2].partition(":")[2], 16) == port:
+            inodes.add(f"socket:[{fields[9]}]")
+    number = os.pidfd_open(pid)
+    sockets = []
+    for path in Path(f"/proc/{pid}/fd").iterdir():
+        if str(path.readlink()) in inodes:
+            descriptor = ctypes.CDLL(None, use_errno=True).syscall(
+                PIDFD_GETFD, number, int(path.name), 0
+            )
+            sockets.append(socket.socket(fileno=descriptor))
+    os.close(number)
+    assert sockets
+    try:
+        for one in sockets:
+            one.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+    except PermissionError:
+        pytest.skip("this machine does not let us drop a connection")
+    os.kill(pid, signal.SIGKILL)
+    for one in sockets:
+        one.close()
+
+
+@pytest.mark.timeout(150)
+@pytest.mark.parametrize("place", ["psycopg", "psycopg2"])
+def test_node_that_vanishes_lets_the_next_one_in(
+    url: str, start: StartMigrator, postgres: Postgres
+) -> None:
+    """A holder that is gone without a word keeps its lock for half a minute, not for two hours."""
+    first = start(url)
+    first.await_event("lock.acquired")
+    second = start(url)
+    second.await_event("lock.waiting")
+    drop(first.process.pid, postgres.port)
+    second.await_event("lock.acquired")
+    assert second.finish() == 0
 
 
 @everywhere

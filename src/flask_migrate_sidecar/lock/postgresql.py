@@ -16,6 +16,14 @@ _KEEP_OPEN: Final = "SET LOCAL idle_in_transaction_session_timeout = 0"
 # It ends a transaction however busy it is (PostgreSQL 17, manual, section 20.11.1).
 _NO_LIMIT: Final = "SET LOCAL transaction_timeout = 0"
 _NO_LIMIT_SINCE: Final = (17,)
+# By them the server notices a holder whose node is gone, and frees the lock: 30 s after its last
+# word (manual, section 20.3.1 "TCP Settings"). As the client's own in `connection`.
+_KEEPALIVE: Final = (
+    "SET LOCAL tcp_keepalives_idle = 15; SET LOCAL tcp_keepalives_interval = 5;"
+    " SET LOCAL tcp_keepalives_count = 3"
+)
+_USER_TIMEOUT: Final = "SET LOCAL tcp_user_timeout = 30000"
+_USER_TIMEOUT_SINCE: Final = (12,)
 _HOLDER: Final = text(
     """
     SELECT held.pid, session.application_name, host(session.client_addr), session.xact_start
@@ -82,6 +90,9 @@ class PostgresLock(ConnectedLock):
             connection.exec_driver_sql(_NO_LIMIT)
         query = f"SELECT pg_try_advisory_xact_lock(CAST('{self._key}' AS bigint))"
         if connection.exec_driver_sql(query).scalar():
+            connection.exec_driver_sql(_KEEPALIVE)
+            if (connection.dialect.server_version_info or ()) >= _USER_TIMEOUT_SINCE:
+                connection.exec_driver_sql(_USER_TIMEOUT)
             return True
         connection.exec_driver_sql("ROLLBACK")
         return False
