@@ -257,6 +257,7 @@ class Process:
         # Others may have attributes of such names, which mean something else.
         known = isinstance(error, (SidecarError, Interrupted))
         told = explain(error)
+        shown = error if type(told) is SidecarError else told
         code, hint, fields = told.exit_code, None, dict(told.fields)
         if isinstance(told, SidecarError):
             hint = told.hint
@@ -274,7 +275,7 @@ class Process:
         self.log.error(
             "command.failed",
             exit_code=code,
-            error={"type": type(told).__name__, "message": describe(told)},
+            error={"type": type(shown).__name__, "message": describe(shown)},
             hint=hint,
             **fields,
         )
