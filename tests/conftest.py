@@ -213,7 +213,6 @@ CANNOT_HOLD = (
     "Alembic reads pyproject.toml from 1.16 on",
     "this Alembic has no",
     "no cluster",
-    "this machine does not let us drop a connection",
 )
 
 
