@@ -308,6 +308,23 @@ def test_kill_lets_the_next_one_in(
     assert read_journal(journal)[-1] == ["end", str(second.process.pid)]
 
 
+@everywhere
+def test_lease_lasts_as_long_as_it_says(url: str) -> None:
+    """A lease that is not renewed keeps others out for its seconds, and no longer."""
+    with pytest.raises(UnavailableError, match="lost"), hold(make_target(url), kind="table"):
+        outlive_lease(url)
+
+
+def outlive_lease(url: str) -> None:
+    """Try to take a lease shortly before it expires, and take it over when it has."""
+    let_pass(url, LEASE * 0.9)
+    with pytest.raises(LockedError), hold(make_target(url), kind="table"):
+        pass
+    let_pass(url, LEASE * 0.1)
+    with hold(make_target(url), kind="table"):
+        pass
+
+
 # <linux/tcp.h>; <asm-generic/unistd.h>.
 TCP_REPAIR, PIDFD_GETFD = 19, 438
 
