@@ -781,6 +781,13 @@ def test_mariadb_without_galera_has_get_lock(mariadb: MariaDB) -> None:
     assert choose_kind("auto", database, 5)[0] == "advisory"
 
 
+def test_lock_file_says_nothing_of_who_is_gone(tmp_path: Path) -> None:
+    """What is left of a lock that was given back is an empty file."""
+    with hold(make_target(f"sqlite:///{tmp_path / 'app.db'}")):
+        assert str(os.getpid()) in (tmp_path / "app.db.lock").read_text()
+    assert (tmp_path / "app.db.lock").read_bytes() == b""
+
+
 def test_none_leaves_nothing_behind(tmp_path: Path) -> None:
     """With `none`, and in memory, there is nothing to hold and nothing to lose."""
     for url, kind in ((f"sqlite:///{tmp_path / 'a.db'}", "none"), ("sqlite://", "auto")):

@@ -1,12 +1,16 @@
 """`--database-url` leads connections elsewhere, and leaves the rest of them as the app wants it."""
 
 from collections.abc import Callable, Iterator
+from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import NullPool, create_engine, inspect, make_url, text
 
 from conftest import RunCommand
+from flask_migrate_sidecar.database import connect as connecting
+from flask_migrate_sidecar.database.redirect import check_place
 from racing import write_app
 from servers import Database, Server, render_url
 from sidecar_runs import read_log
@@ -150,6 +154,28 @@ def test_application_that_connects_elsewhere(
     assert "connects to another database than the one that was given" in last["error"]["message"]
     assert own.name in last["error"]["message"]
     assert [count_tables(own.url()), count_tables(other.url())] == [0, 0]
+    server.drop_database(own.name)
+    server.drop_database(other.name)
+
+
+@pytest.mark.parametrize("driver", CASES)
+def test_server_behind_a_balancer(driver: str, server: Server) -> None:
+    """A second connection that comes to another server of several is no other database."""
+    own, other = server.create_database(), server.create_database()
+    engines = {d: create_engine(d.url(driver), poolclass=NullPool) for d in (own, other)}
+    turns = cycle([other, own])
+
+    def connect() -> Any:
+        engine = engines[next(turns)]
+        plain, named = engine.dialect.create_connect_args(engine.url)
+        return engine.dialect.loaded_dbapi.connect(*plain, **named)
+
+    balanced = create_engine(own.url(driver), creator=connect)
+    target = connecting.Database("default", make_url(own.url(driver)), source=balanced)
+    with engines[own].connect() as connection:
+        check_place(connection, target, 5)
+        # A transaction that is open is one that Alembic leaves alone.
+        assert not connection.in_transaction()
     server.drop_database(own.name)
     server.drop_database(other.name)
 

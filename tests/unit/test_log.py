@@ -151,6 +151,13 @@ def test_spellings_of_a_secret(secrets: Secrets, text: str) -> None:
     assert secrets.hide(f"a{text}b").strip("ab'\"") == "***"
 
 
+@pytest.mark.parametrize("spell", [repr, json.dumps])
+def test_secret_with_a_control_character(secrets: Secrets, spell: Callable[[str], str]) -> None:
+    """Python and JSON write such a character each in its own way."""
+    secrets.add(["bell\a-ring!"])
+    assert secrets.hide(spell("bell\a-ring!")).strip("'\"") == "***"
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [

@@ -124,6 +124,25 @@ with interruption.installed():
     ) == ["cancelled", "raised"]
 
 
+def test_run_unwinds_as_soon_as_the_statement_is_cancelled(start: Start) -> None:
+    """The time that a server gets to cancel is used up only by one that takes it."""
+    assert say(
+        start,
+        INTERRUPTION
+        + """
+from flask_migrate_sidecar.process import signals
+
+signals._CANCEL_SECONDS = 3600
+with interruption.installed():
+    interruption.listen()
+    try:
+        send(signal.SIGTERM)
+    except Interrupted:
+        print("raised")
+""",
+    ) == ["raised"]
+
+
 def test_cancelling_that_fails_is_no_obstacle(start: Start) -> None:
     """A driver that cannot cancel does not keep the run from ending."""
     assert say(

@@ -185,6 +185,14 @@ def test_malformed_value_names_its_flag() -> None:
         load_settings({}, {"MIGRATE_IF_AHEAD": "x"})
 
 
+def test_first_of_several_mistakes_is_told() -> None:
+    """Of two malformed values the one is told that stands first in `--help`."""
+    first, *_, last = (s for s in SETTINGS if s.name in {"wait_timeout", "lock", "heartbeat"})
+    for values in ({last.name: ["x"], first.name: ["x"]}, {first.name: ["x"], last.name: ["x"]}):
+        with pytest.raises(UsageError, match=f"{first.flag}:"):
+            load_settings(values, {})
+
+
 def test_secrets_are_not_described() -> None:
     """Only what differs from the defaults is described, and no URL."""
     settings = Settings(database_url="postgresql://u:p@h/d", bind_url=("a=b",), lock="table")

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from importlib import import_module, invalidate_caches
 from importlib.machinery import PathFinder
 
+from flask_migrate_sidecar.errors import describe
+
 # Drivers that need a C library, each with the packages that make it up.
 _COMPILED = {
     "psycopg": ("psycopg", "psycopg_binary", "psycopg_c"),
@@ -48,7 +50,7 @@ def _try(name: str, packages: Iterable[str]) -> str | None:
         import_module(name)
     except Exception as error:  # noqa: BLE001 - whatever it raises, it cannot be used
         _forget(packages)
-        return f"{type(error).__name__}: {error}"
+        return f"{type(error).__name__}: {describe(error)}"
     return None
 
 

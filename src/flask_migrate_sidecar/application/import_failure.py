@@ -59,8 +59,9 @@ def explain_import_error(  # noqa: PLR0911 - a table of cases, read from top to 
     if isinstance(error, OSError) and passed_through(error, "flask_sqlalchemy"):
         return explain_folder(error)
     if isinstance(error, SystemExit):
+        code = describe(error.code)
         return AppError(
-            f"the application ended the process while it was imported (exit code {error.code})",
+            f"the application ended the process while it was imported (exit code {code})",
             hint="it must not call sys.exit() at import; FLASK_MIGRATE_SIDECAR=1 tells it apart",
         )
     subject = f"the application {name}" if name else "the application"

@@ -15,7 +15,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flask_migrate_sidecar.errors import ConfigurationError
+from flask_migrate_sidecar.errors import ConfigurationError, describe
 
 from .driver_fallback import replace_broken_drivers
 
@@ -101,8 +101,12 @@ def _add_folder(folder: Path) -> list[str]:
     except (SystemExit, KeyboardInterrupt, GeneratorExit) as error:
         # What else they raise `site` prints and passes over.
         raise ConfigurationError(
-            f"a .pth file in {folder} ended the process: {type(error).__name__}: {error}",
+            f"a .pth file in {folder} ended the process: {type(error).__name__}: {describe(error)}",
             hint="remove it, or name another folder with --site-packages",
+        ) from error
+    except UnicodeError as error:
+        raise ConfigurationError(
+            f"a .pth file in {folder} is not UTF-8", hint="remove it, or write it as UTF-8"
         ) from error
     return printed.getvalue().splitlines()
 

@@ -16,8 +16,9 @@ from sqlalchemy.exc import ArgumentError
 from flask_migrate_sidecar.errors import ConfigurationError
 
 _FORM_HINT: Final = (
-    "form: dialect+driver://USER[:PASSWORD]@HOST:PORT/DATABASE; percent-encode special characters"
-    " in user and password (Python: urllib.parse.quote_plus)"
+    # A colon before the @ would be masked.
+    "form: dialect+driver://USER@HOST:PORT/DATABASE, USER:PASSWORD where there is a password;"
+    " percent-encode special characters in both (Python: urllib.parse.quote_plus)"
 )
 _HIGHEST_PORT: Final = 65535
 

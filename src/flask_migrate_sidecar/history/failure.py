@@ -93,7 +93,7 @@ def explain(  # noqa: C901, PLR0911 - a table of cases, read from top to bottom
     if isinstance(error, SystemExit):
         where = _locate(error, repository)
         return MigrationError(
-            f"the command ended the process with exit code {error.code}",
+            f"the command ended the process with exit code {describe(error.code)}",
             hint=f"raised at {where}" if where else None,
         )
     if isinstance(error, (CommandError, RevisionError)):

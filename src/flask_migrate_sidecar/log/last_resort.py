@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import traceback
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final, NoReturn
@@ -17,6 +19,8 @@ from flask_migrate_sidecar.errors import (
 )
 from flask_migrate_sidecar.process.exit import EXIT
 from flask_migrate_sidecar.process.writing import write_all
+from flask_migrate_sidecar.settings.command_line import parse_command_line
+from flask_migrate_sidecar.settings.sources import read_settings
 
 from .termination_message import find_path, write_message
 
@@ -66,12 +70,20 @@ def write_last_line(error: BaseException) -> int:
     }
     if type(known) is SidecarError:
         event["exception"] = traceback.format_exception(error)
-    with suppress(OSError):
-        write_message(find_path(os.environ.get("MIGRATE_TERMINATION_LOG") or None), event)
+    with suppress(Exception):
+        write_message(find_path(_find_termination_log()), event)
     line = json.dumps(event).encode() + b"\n"
     with suppress(OSError):
         write_all(2 if _is_open(2) else 1, line)
     return known.exit_code
+
+
+def _find_termination_log() -> str | None:
+    """Read this one setting, as far as the command line can be read."""
+    flags: Mapping[str, list[str]] = {}
+    with suppress(SidecarError):
+        flags = parse_command_line(sys.argv[1:]).flags
+    return read_settings(flags, os.environ, ("termination_log",))[0].termination_log
 
 
 def explain(error: BaseException) -> SidecarError | Interrupted:

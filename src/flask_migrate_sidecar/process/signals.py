@@ -23,7 +23,6 @@ from .threads import start_thread
 _CANCEL_SECONDS = 2.0
 _LAST_RESORT_SECONDS = 8.0
 _END_SECONDS = 10.0
-# User code's is guarded.
 
 
 class Interruption:
