@@ -26,7 +26,7 @@ from .application.site_packages import Packages, add_site_packages
 from .errors import ConfigurationError, Interrupted, SidecarError, describe
 from .log.last_resort import end, explain, require_outputs, write_last_line
 from .process.early_signals import SIGNALS, heard
-from .process.exit import guard_exit, run_atexit
+from .process.os_exit import guard_exit, run_atexit
 from .process.process_one import leave_process_one
 from .process.restart import Attempts
 from .settings.command_line import CommandLine, parse_command_line

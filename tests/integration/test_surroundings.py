@@ -39,7 +39,7 @@ AS_NOBODY = """
 import os, sys
 import flask_migrate_sidecar.__main__ as entrypoint
 import flask_migrate_sidecar.application.dotenv, flask_migrate_sidecar.commands.dispatch
-import flask_migrate_sidecar.log.stdlib, flask_migrate_sidecar.process.exit, dotenv
+import flask_migrate_sidecar.log.stdlib, flask_migrate_sidecar.process.os_exit, dotenv
 import flask_migrate.runner
 from flask_migrate_sidecar.application.versions import format_versions
 

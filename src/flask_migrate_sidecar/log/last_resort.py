@@ -17,7 +17,7 @@ from flask_migrate_sidecar.errors import (
     SidecarError,
     describe,
 )
-from flask_migrate_sidecar.process.exit import EXIT
+from flask_migrate_sidecar.process.os_exit import EXIT
 from flask_migrate_sidecar.process.writing import write_all
 from flask_migrate_sidecar.settings.command_line import parse_command_line
 from flask_migrate_sidecar.settings.sources import read_settings

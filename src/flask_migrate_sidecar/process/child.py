@@ -9,7 +9,7 @@ from contextlib import suppress
 from time import monotonic, sleep
 from typing import Final
 
-from .exit import EXIT
+from .os_exit import EXIT
 
 _PAUSE: Final = 0.01
 

@@ -15,7 +15,7 @@ from typing import NoReturn
 from flask_migrate_sidecar.errors import ConfigurationError, Interrupted
 
 from .early_signals import SIGNALS
-from .exit import EXIT
+from .os_exit import EXIT
 from .threads import start_thread
 
 # Kubernetes kills 30 s after SIGTERM by default (terminationGracePeriodSeconds). From the signal
