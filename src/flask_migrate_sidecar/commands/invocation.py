@@ -16,7 +16,7 @@ from flask_migrate_sidecar.history.outcome import find_outcome
 from flask_migrate_sidecar.history.progress import Progress
 from flask_migrate_sidecar.history.reading import Patience, Readings, read_databases
 from flask_migrate_sidecar.history.repository import Repository, open_repository
-from flask_migrate_sidecar.history.revisions import load_history, strict_history
+from flask_migrate_sidecar.history.revisions import open_history, strict_history
 from flask_migrate_sidecar.lock.acquire import hold_locks
 from flask_migrate_sidecar.lock.base import LockTarget
 from flask_migrate_sidecar.lock.watch import Guard
@@ -124,7 +124,7 @@ def _read_back(
         SidecarError: the databases could not be read.
     """
     with explained(repository.folder):
-        script = load_history(repository.config)
+        script = open_history(repository.config)
         now = read_selected(session, subcommand, repository, script)
     lost = [
         database.name
@@ -192,7 +192,7 @@ def _tell_what_stayed(
     try:
         x_arg = subcommand.params.get("x_arg")
         repository = open_repository(session.application, subcommand.directory, x_arg)
-        script = load_history(repository.config)
+        script = open_history(repository.config)
         # The way out is not blocked: what is locked is not known.
         after = read_selected(session, subcommand, repository, script, Patience())
     except Exception as reason:  # noqa: BLE001 - the first error is the one to report

@@ -14,7 +14,7 @@ from flask_migrate_sidecar.history.failure import explained
 from flask_migrate_sidecar.history.position import describe_position
 from flask_migrate_sidecar.history.reading import Readings, read_databases
 from flask_migrate_sidecar.history.repository import open_repository
-from flask_migrate_sidecar.history.revisions import load_history
+from flask_migrate_sidecar.history.revisions import find_heads, open_history
 from flask_migrate_sidecar.lock.acquire import read_holder
 from flask_migrate_sidecar.lock.base import LockTarget
 
@@ -35,7 +35,7 @@ def run_status(session: Session) -> Result:
     with session.application.app.app_context():
         repository = open_repository(session.application, session.settings.directory)
         with explained(repository.folder):
-            script = load_history(repository.config)
+            script = open_history(repository.config)
         reached, failure = _reach(session)
         found: Readings = {}
         if reached:
@@ -81,7 +81,7 @@ def _describe(
 ) -> dict[str, Any]:
     lock = {"kind": session.settings.lock, "held": False, "holder": None}
     if current is None:
-        nothing = {**describe_position(script, ()), "pending": []}
+        nothing = {"current": [], "heads": find_heads(script), "pending": [], "unknown": []}
         # The repository's env.py does not come to each bind of the application.
         state = "unmanaged" if is_reached else "unreachable"
         return {**nothing, "state": state, "lock": {**lock, "held": None}}

@@ -23,7 +23,7 @@ from flask_migrate_sidecar.errors import (
 from flask_migrate_sidecar.history.failure import explained
 from flask_migrate_sidecar.history.reading import retry_locked
 from flask_migrate_sidecar.history.repository import Repository, open_repository
-from flask_migrate_sidecar.history.revisions import check_places, load_history
+from flask_migrate_sidecar.history.revisions import check_places, open_history
 from flask_migrate_sidecar.log.logger import bind_everywhere, get_logger
 
 from .invocation import hold, invoke, read_selected, require_managed
@@ -139,7 +139,7 @@ def _learn_version_tables(session: Session, subcommand: Subcommand, repository: 
     }
     try:
         with explained(repository.folder):
-            script = load_history(repository.config)
+            script = open_history(repository.config)
             read_selected(session, subcommand, repository, script, **options)
     except (ConfigurationError, UnavailableError, RefusedError):
         raise

@@ -32,7 +32,7 @@ from flask_migrate_sidecar.history.revisions import (
     find_pending,
     is_known,
     is_relative,
-    load_history,
+    open_history,
 )
 from flask_migrate_sidecar.log.logger import get_logger
 
@@ -153,12 +153,12 @@ def run_upgrade(
         SidecarError: it could not be done; the error knows its exit code.
     """
     with explained(repository.folder):
-        script = load_history(repository.config)
-    if not script.get_heads():
-        logger.warning("history.empty", place=script.dir, hint="there is no revision to apply")
+        script = open_history(repository.config)
     target = str(subcommand.params["revision"])
     upgrade = _Upgrade(session, subcommand, repository, script, target)
     before = upgrade.read_early()
+    if before is not None and not script.get_heads():
+        logger.warning("history.empty", place=script.dir, hint="there is no revision to apply")
     _warn_of_unmanaged(databases, before)
     pending = {} if before is None else upgrade.find_work(before)
     if before is not None and not pending:

@@ -19,7 +19,7 @@ from flask_migrate_sidecar.history.failure import explained
 from flask_migrate_sidecar.history.position import judge
 from flask_migrate_sidecar.history.reading import Patience, read_databases
 from flask_migrate_sidecar.history.repository import Repository, open_repository
-from flask_migrate_sidecar.history.revisions import load_history
+from flask_migrate_sidecar.history.revisions import open_history
 from flask_migrate_sidecar.log.logger import get_logger
 
 from .invocation import require_managed
@@ -60,12 +60,7 @@ def run_wait_head(session: Session) -> Result:
     with session.application.app.app_context():
         repository = open_repository(session.application, session.settings.directory)
         with explained(repository.folder):
-            script = load_history(repository.config)
-        if not script.get_heads():
-            raise ConfigurationError(
-                f"there is no revision in {script.dir}: no database can be at its head",
-                hint="check that the image or the volume holds the revisions",
-            )
+            script = open_history(repository.config)
         told = None
         while not (look := _look(session, repository, script)).is_open:
             elapsed = monotonic() - started
@@ -91,8 +86,14 @@ def _look(session: Session, repository: Repository, script: ScriptDirectory) -> 
                 script,
                 Patience(),
             )
+            is_empty = not script.get_heads()
     except (UnavailableError, LockedError) as outage:
         return _Look({DEFAULT: "unreachable"}, outage)
+    if is_empty:
+        raise ConfigurationError(
+            f"there is no revision in {script.dir}: no database can be at its head",
+            hint="check that the image or the volume holds the revisions",
+        )
     require_managed(session, found)
     return _Look({name: judge(script, revisions) for name, revisions in found.items()})
 

@@ -31,6 +31,7 @@ from flask_migrate_sidecar.errors import (
     UnavailableError,
     UsageError,
     describe,
+    passed_through,
 )
 
 # How each verdict of an error in the midst of a migration is told.
@@ -66,7 +67,7 @@ def explained(repository: Path | None = None) -> Iterator[None]:
         raise explain(error, repository=repository) from error
 
 
-def explain(  # noqa: C901, PLR0911 - a table of cases, read from top to bottom
+def explain(  # noqa: C901, PLR0911, PLR0912 - a table of cases, read from top to bottom
     error: BaseException, *, repository: Path | None = None
 ) -> SidecarError:
     """Turn whatever a command raised into an error that knows its exit code.
@@ -109,6 +110,11 @@ def explain(  # noqa: C901, PLR0911 - a table of cases, read from top to bottom
         return ConfigurationError(
             f"{error.filename} cannot be read: {error.strerror}",
             hint="it belongs to the repository: check what is mounted, and the file's rights",
+        )
+    if repository is not None and _misses_ini(error, repository):
+        return ConfigurationError(
+            f"{repository / 'alembic.ini'} is not there, and env.py reads it",
+            hint="it belongs to the repository: check what is mounted",
         )
     text = f"{type(error).__name__}: {describe(error)}"
     where = _locate(error, repository)
@@ -164,6 +170,15 @@ def _is_of_repository(error: OSError, repository: Path | None) -> bool:
     passed = [Path(frame.filename) for frame in _frames(error)]
     missed = Path(str(error.filename)).absolute()
     return missed.is_relative_to(root) and not any(file.is_relative_to(root) for file in passed)
+
+
+def _misses_ini(error: BaseException, repository: Path) -> bool:
+    """Tell whether logging was to be set up from a file that is not there.
+
+    Before Python 3.12 `fileConfig` takes a missing file for an empty one.
+    """
+    is_missing = not (repository / "alembic.ini").exists()
+    return is_missing and passed_through(error, "logging", "fileConfig")
 
 
 def _frames(error: BaseException) -> list[traceback.FrameSummary]:

@@ -21,6 +21,7 @@ from flask_migrate_sidecar.log import logger as log
 
 from .environment import Environments
 from .locks_of_env import locks_left_out
+from .revisions import load
 
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
@@ -132,6 +133,7 @@ def _read(
     found: dict[str, tuple[str, ...]] = {}
 
     def collect(revisions: Any, context: MigrationContext) -> list[Any]:
+        load(script)
         add_reading(found, environments.name_database(context), revisions)
         return []
 

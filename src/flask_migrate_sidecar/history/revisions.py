@@ -6,7 +6,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +60,11 @@ def _explain_place(place: Path, error: OSError) -> ConfigurationError:
     )
 
 
-def load_history(config: Any) -> ScriptDirectory:
+def open_history(config: Any) -> ScriptDirectory:
     """Load every revision of a repository.
+
+    A revision may ask `op` or `context` while its file is loaded, which upstream allows because
+    `env.py` runs around it. Then it is loaded inside of `env.py` by whoever calls `load`.
 
     Raises:
         ConfigurationError: a folder of revisions cannot be read.
@@ -69,10 +72,28 @@ def load_history(config: Any) -> ScriptDirectory:
         Exception: what Alembic or a revision's file raises.
     """
     check_places(config)
+    script = ScriptDirectory.from_config(config)
+    with suppress(NameError, AttributeError):
+        load(script)
+    return script
+
+
+def load(script: ScriptDirectory) -> None:
+    """Load the revisions, unless they are.
+
+    Raises:
+        UserWarning: the revisions do not fit together.
+        Exception: what Alembic or a revision's file raises.
+    """
     with strict_history():
-        script = ScriptDirectory.from_config(config)
         _ = script.revision_map.heads
-        return script
+
+
+def find_heads(script: ScriptDirectory) -> list[str]:
+    """Give the heads, none where the revisions load inside of `env.py` only, and it did not run."""
+    with suppress(NameError, AttributeError):
+        return sorted(script.get_heads())
+    return []
 
 
 def is_known(script: ScriptDirectory, revision: str) -> bool:

@@ -1,0 +1,61 @@
+"""Shapes of public repositories that run with plain `flask db`: they run here too."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from sidecar_runs import Launcher, prepend, revision_file
+
+HEAD = "6b92f4ec08d1"
+# Looked up while the file is loaded, as `op` allows wherever env.py has configured a context.
+AT_IMPORT = {
+    "bind": "from alembic import op\nbind = op.get_bind()\n",
+    "dialect": "from alembic import op\nname = op.get_context().dialect.name\n",
+    "context": "from alembic import context\nx = context.get_x_argument(as_dictionary=True)\n",
+}
+
+
+@pytest.fixture
+def shop(copy_app: Callable[[str], Path]) -> Path:
+    """Return a copy of the shop, which has no database yet."""
+    return copy_app("shop")
+
+
+@pytest.mark.parametrize("how", AT_IMPORT)
+def test_revision_that_asks_while_it_is_loaded(how: str, shop: Path, launch: Launcher) -> None:
+    """A revision may ask `op` or `context` while its file is loaded: env.py runs around it."""
+    prepend(revision_file(shop, HEAD), AT_IMPORT[how])
+    assert launch(shop, "--head-timeout", "0", "wait", "head").returncode == 10
+    result = launch(shop, "db", "upgrade")
+    assert result.returncode == 0, result.stderr
+    assert result.last["to"] == {"default": [HEAD]}
+    assert launch(shop, "wait", "head").returncode == 0
+    assert launch(shop, "db", "upgrade").last["applied"] == []
+    assert launch(shop, "db", "current").stdout.startswith(HEAD)
+    assert '"at_head"' in launch(shop, "status").stdout
+    assert launch(shop, "db", "downgrade", "-1").returncode == 0
+    assert launch(shop, "db", "stamp", "head").last["to"] == {"default": [HEAD]}
+
+
+def test_repository_without_a_configuration_file(shop: Path, launch: Launcher) -> None:
+    """An env.py that reads no alembic.ini needs none."""
+    (shop / "migrations" / "alembic.ini").unlink()
+    env_py = shop / "migrations" / "env.py"
+    env_py.write_text(env_py.read_text().replace("set_up_logging()\n", "\n"))
+    assert launch(shop, "db", "upgrade").last["to"] == {"default": [HEAD]}
+    assert launch(shop, "wait", "head").returncode == 0
+    assert launch(shop, "db", "heads").stdout.startswith(HEAD)
+
+
+def test_configuration_file_that_env_py_misses(shop: Path, launch: Launcher) -> None:
+    """Where env.py does read alembic.ini, its lack is a matter of what is mounted."""
+    (shop / "migrations" / "alembic.ini").unlink()
+    prepend(
+        shop / "migrations" / "env.py",
+        "import logging.config\nfrom alembic import context\n"
+        "logging.config.fileConfig(context.config.config_file_name)\n",
+    )
+    result = launch(shop, "db", "upgrade")
+    assert result.returncode == 3
+    assert "alembic.ini" in result.last["error"]["message"]
