@@ -3,6 +3,7 @@
 import json
 import sqlite3
 import subprocess
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from conftest import RunCommand
 from following import FollowedRun
 from racing import GATED, finish, let_go_on, race, start, write_app
 from servers import MariaDB, Postgres
-from sidecar_runs import patiently
+from sidecar_runs import patiently, read_log
 
 QUICK = "    pass"
 
@@ -135,6 +136,26 @@ def test_status_of_an_unreachable_database(new_app: Path, launch: RunCommand) ->
     )
     assert result.returncode == 5
     assert json.loads(result.stdout)["databases"]["default"]["state"] == "unreachable"
+
+
+@pytest.mark.parametrize("state", ["empty", "unread"])
+def test_status_where_one_of_several_is_unreachable(
+    state: str, copy_app: Callable[[str], Path], launch: RunCommand
+) -> None:
+    """What is known is printed, also where an env.py that connects to all of them reads none."""
+    app = copy_app("multidb")
+    if state == "unread":  # as upstream's does
+        env_py = app / "migrations" / "env.py"
+        every = "def run_online():\n    for one in migrate.db.engines.values():\n"
+        every += "        one.connect().close()\n"
+        env_py.write_text(env_py.read_text().replace("def run_online():\n", every))
+    down = {"USERS_DATABASE_URL": "postgresql+psycopg://u:p@127.0.0.1:1/x"}
+    result = launch(app, "status", env=down)
+    assert result.returncode == read_log(result.stderr)[-1]["exit_code"] == 5
+    states = {
+        name: state["state"] for name, state in json.loads(result.stdout)["databases"].items()
+    }
+    assert states == {"default": state, "users": "unreachable", "audit": state}
 
 
 def test_status_names_the_holder_of_the_lock(

@@ -92,6 +92,12 @@ def test_own_commands(words: str, command: str, form: str) -> None:
     assert (found.command, found.form) == (command, form)
 
 
+@pytest.mark.parametrize("words", ["status -x a=b -x c", "wait head -x a=b --x-arg=c"])
+def test_arguments_for_env_py(words: str) -> None:
+    """What only looks takes what `env.py` may want, as `db` and its subcommands do."""
+    assert parse_command_line(words.split()).x_arg == ("a=b", "c")
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -99,6 +105,8 @@ def test_own_commands(words: str, command: str, form: str) -> None:
         ("frob", "unknown command 'frob'"),
         ("wait", "wait database"),
         ("wait head now", "wait database"),
+        ("wait database -x tenant=blue", "which this command does not run"),
+        ("wait head -x", "-x ARGUMENT"),
         ("status --format xml", "--format json"),
         ("status --frob", "--format json"),
     ],

@@ -7,6 +7,7 @@ import pytest
 from alembic.script import ScriptDirectory
 
 from flask_migrate_sidecar.errors import HistoryError
+from flask_migrate_sidecar.history.environment import Place, label_place
 from flask_migrate_sidecar.history.outcome import find_outcome
 from flask_migrate_sidecar.history.position import (
     check_known,
@@ -16,7 +17,6 @@ from flask_migrate_sidecar.history.position import (
     judge,
 )
 from flask_migrate_sidecar.history.progress import Progress, Step
-from flask_migrate_sidecar.history.reading import add_reading
 from flask_migrate_sidecar.history.revisions import (
     find_ancestors,
     find_pending,
@@ -28,6 +28,8 @@ from flask_migrate_sidecar.history.revisions import (
 LINE = [("r1", None, None), ("r2", "r1", None), ("r3", "r2", None)]
 TREE = [("root", None, None), ("left", "root", None), ("right", "root", None)]
 DEPENDING = [("a", None, None), ("b", None, None), ("c", "b", "a")]
+
+MAIN, OTHER = Place("default"), Place("users")
 
 MakeHistory = Callable[[Sequence[tuple[str, str | None, str | None]]], ScriptDirectory]
 
@@ -125,9 +127,9 @@ def test_position_lists_what_is_pending(line: ScriptDirectory) -> None:
 
 def test_unknown_revision_is_refused_by_name(line: ScriptDirectory) -> None:
     """The error names the database and the revisions that the code has not."""
-    check_known(line, {"default": ("r3",)})
+    check_known(line, {MAIN: ("r3",)})
     with pytest.raises(HistoryError, match="database users is at revision x") as caught:
-        check_known(line, {"default": ("r3",), "users": ("x",)})
+        check_known(line, {MAIN: ("r3",), OTHER: ("x",)})
     assert caught.value.fields == {"database": "users", "unknown": ["x"]}
 
 
@@ -143,9 +145,10 @@ def test_pending_of_each_database(line: ScriptDirectory) -> None:
 
 def test_missing_databases(line: ScriptDirectory) -> None:
     """A database is missing as long as it lacks one of the revisions that were pending."""
-    pending = {"a": ["r2", "r3"], "b": ["r3"], "c": []}
-    assert find_missing(line, {"a": ("r2",), "b": ("r3",)}, pending) == {"a"}
-    assert find_missing(line, {"a": ("r3",)}, pending) == {"b"}
+    a, b = Place("a"), Place("b")
+    pending = {a: ["r2", "r3"], b: ["r3"], Place("c"): []}
+    assert find_missing(line, {a: ("r2",), b: ("r3",)}, pending) == {a}
+    assert find_missing(line, {a: ("r3",)}, pending) == {b}
 
 
 PROGRESS = {
@@ -162,18 +165,20 @@ def test_what_another_migrator_may_have_done(
     line: ScriptDirectory, now: tuple[str, ...], accepted: bool
 ) -> None:
     """On our way to an absolute target anything will do, and nothing beside that way."""
-    arguments = ({"a": ("r1",)}, {"a": now}, {"a": ["r2", "r3"]})
+    arguments = ({MAIN: ("r1",)}, {MAIN: now}, {MAIN: ["r2", "r3"]})
     if accepted:
         check_progress(line, *arguments, is_relative=False)
         return
-    with pytest.raises(HistoryError, match="the database a moved"):
+    with pytest.raises(HistoryError, match="the database default moved"):
         check_progress(line, *arguments, is_relative=False)
 
 
 def test_half_of_a_relative_target_is_elsewhere(line: ScriptDirectory) -> None:
     """`+2` means something else after the first of the two."""
     with pytest.raises(HistoryError):
-        check_progress(line, {"a": ("r1",)}, {"a": ("r2",)}, {"a": ["r2", "r3"]}, is_relative=True)
+        check_progress(
+            line, {MAIN: ("r1",)}, {MAIN: ("r2",)}, {MAIN: ["r2", "r3"]}, is_relative=True
+        )
 
 
 def test_other_branch_is_not_on_the_way(make_history: MakeHistory) -> None:
@@ -181,7 +186,7 @@ def test_other_branch_is_not_on_the_way(make_history: MakeHistory) -> None:
     history = make_history(TREE)
     with pytest.raises(HistoryError):
         check_progress(
-            history, {"a": ("root",)}, {"a": ("right",)}, {"a": ["left"]}, is_relative=False
+            history, {MAIN: ("root",)}, {MAIN: ("right",)}, {MAIN: ["left"]}, is_relative=False
         )
 
 
@@ -194,21 +199,35 @@ def test_relative_targets(target: str, relative: bool) -> None:
     assert is_relative(target) is relative
 
 
-def test_tables_of_one_name_are_told_apart() -> None:
-    """An env.py with tenants comes to one database repeatedly."""
-    found: dict[str, tuple[str, ...]] = {}
-    assert [add_reading(found, "a", [revision]) for revision in ("x", "y", "z")] == [
-        "a",
-        "a/2",
-        "a/3",
-    ]
-    assert add_reading(found, "b", None) == "b"
-    assert found == {"a": ("x",), "a/2": ("y",), "a/3": ("z",), "b": ()}
+@pytest.mark.parametrize(
+    ("places", "labels"),
+    [
+        ([Place("a", "public")], ["a"]),
+        ([Place("a", "x"), Place("a", "y"), Place("b", "x")], ["a/x", "a/y", "b"]),
+        ([Place("a", "x", "t"), Place("a", "x", "u")], ["a/x.t", "a/x.u"]),
+    ],
+)
+def test_places_are_told_apart(places: Sequence[Place], labels: Sequence[str]) -> None:
+    """A version table is called by its database, and with tenants by its schema, or by itself."""
+    assert [label_place(place, places) for place in places] == labels
+
+
+def test_revisions_of_several_places_say_which(line: ScriptDirectory) -> None:
+    """Of several tenants, what stayed and what did not is told with the tenant of each."""
+    blue, green = Place("default", "blue"), Place("default", "green")
+    progress = Progress(
+        applied=[Step(blue, "blue", "upgrade", "r1", None, "")],
+        running=Step(green, "green", "upgrade", "r1", None, ""),
+    )
+    assert find_outcome(progress, line, {blue: ("r1",), green: ()}) == {
+        "kept": ["default/blue: r1"],
+        "rolled_back": ["default/green: r1"],
+    }
 
 
 def make_step(revision: str, direction: str = "upgrade") -> Step:
     """Make a step of the main database."""
-    return Step("default", direction, revision, None, "")
+    return Step(MAIN, None, direction, revision, None, "")
 
 
 OUTCOMES: Mapping[str, tuple[Progress, tuple[str, ...], dict[str, list[str]]]] = {
@@ -248,7 +267,7 @@ def test_outcome(
     outcome: dict[str, list[str]],
 ) -> None:
     """What the database holds decides what was kept, whatever the run had thought."""
-    assert find_outcome(progress, line, {"default": held}) == outcome
+    assert find_outcome(progress, line, {MAIN: held}) == outcome
 
 
 def test_run_has_begun_with_its_first_revision() -> None:

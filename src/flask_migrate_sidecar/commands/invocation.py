@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, Final
 
 from flask_migrate_sidecar.application.subcommand import Subcommand
 from flask_migrate_sidecar.database.connect import Database
 from flask_migrate_sidecar.errors import ConfigurationError, Interrupted, MigrationError
+from flask_migrate_sidecar.history.environment import Readings, label_place
 from flask_migrate_sidecar.history.failure import explain, explained
 from flask_migrate_sidecar.history.heartbeat import beating
 from flask_migrate_sidecar.history.outcome import find_outcome
-from flask_migrate_sidecar.history.progress import Progress
-from flask_migrate_sidecar.history.reading import Patience, Readings, read_databases
+from flask_migrate_sidecar.history.progress import Progress, Step
+from flask_migrate_sidecar.history.reading import Patience, read_databases
 from flask_migrate_sidecar.history.repository import Repository, open_repository
 from flask_migrate_sidecar.history.revisions import open_history, strict_history
 from flask_migrate_sidecar.lock.acquire import hold_locks
 from flask_migrate_sidecar.lock.base import LockTarget
 from flask_migrate_sidecar.lock.watch import Guard
+from flask_migrate_sidecar.log.logger import get_logger
 from flask_migrate_sidecar.settings.options import normalise_bind
 
 from .session import Result, Session
+
+logger: Final = get_logger(__name__)
 
 
 def invoke(
@@ -42,7 +45,7 @@ def invoke(
     Raises:
         SidecarError: it failed.
     """
-    progress = Progress(verify)
+    progress = Progress(verify, session.environments.find_tenant)
     folder = repository.folder if repository is not None else None
     try:
         with _observed(session, subcommand, progress):
@@ -82,8 +85,8 @@ def read_selected(
         patience or session.patience,
         **options,
     )
-    require_managed(session, found, subcommand.binds)
-    return {name: held for name, held in found.items() if subcommand.selects(name)}
+    require_managed(session, {place.database for place in found}, subcommand.binds)
+    return {place: held for place, held in found.items() if subcommand.selects(place.database)}
 
 
 def require_managed(session: Session, found: Collection[str], binds: Sequence[str] = ()) -> None:
@@ -111,6 +114,25 @@ def require_managed(session: Session, found: Collection[str], binds: Sequence[st
             )
 
 
+def warn_of_unmanaged(databases: Sequence[Database], found: Readings) -> None:
+    """Say once that a database is none of the repository's, or that there is nothing in any.
+
+    Args:
+        databases: those that the command is about.
+        found: the version tables that `env.py` came to.
+    """
+    managed = {place.database for place in found}
+    names = [database.name for database in databases if database.name not in managed]
+    if names:
+        logger.warning(
+            "database.unmanaged",
+            databases=names,
+            hint="the repository's env.py does not come to them: nothing is migrated there"
+            if managed
+            else "env.py has come to no version table: are there no tenants yet?",
+        )
+
+
 def _read_back(
     session: Session, subcommand: Subcommand, repository: Repository, progress: Progress
 ) -> None:
@@ -126,10 +148,11 @@ def _read_back(
     with explained(repository.folder):
         script = open_history(repository.config)
         now = read_selected(session, subcommand, repository, script)
+    lasting = {database.name for database in session.lasting}
     lost = [
-        database.name
-        for database in session.lasting
-        if _of(database.name, progress.after) - _of(database.name, now)
+        label_place(place, progress.after)
+        for place, held in progress.after.items()
+        if place.database in lasting and {*held} != {*now.get(place, ())}
     ]
     if lost:
         outcome = find_outcome(progress, script, now)
@@ -143,12 +166,6 @@ def _read_back(
             "a transaction that Alembic leaves to it: commit there, connection.commit()",
             **outcome,
         )
-
-
-def _of(database: str, readings: Readings) -> Counter[tuple[str, ...]]:
-    """Count what was read of a database; with tenants there are several readings of one."""
-    held = (v for key, v in readings.items() if key.partition("/")[0] == database)
-    return Counter(tuple(sorted(revisions)) for revisions in held)
 
 
 @contextmanager
@@ -181,6 +198,12 @@ def _observed(session: Session, subcommand: Subcommand, progress: Progress) -> I
         yield
 
 
+def _describe_place(step: Step) -> dict[str, Any]:
+    """Give the fields of the last line that say where it was."""
+    tenant = {} if step.tenant is None else {"tenant": step.tenant}
+    return {"revision": step.revision, "database": step.place.database, **tenant}
+
+
 def _tell_what_stayed(
     session: Session, subcommand: Subcommand, progress: Progress
 ) -> dict[str, Any]:
@@ -188,7 +211,7 @@ def _tell_what_stayed(
     if not progress.has_begun:
         return {}
     running = progress.running
-    place = {"revision": running.revision, "database": running.database} if running else {}
+    place = _describe_place(running) if running is not None else {}
     try:
         x_arg = subcommand.params.get("x_arg")
         repository = open_repository(session.application, subcommand.directory, x_arg)

@@ -26,8 +26,8 @@ from flask_migrate_sidecar.errors import (
     UnavailableError,
     UsageError,
 )
-from flask_migrate_sidecar.history.environment import Environments
-from flask_migrate_sidecar.history.reading import Patience, Readings
+from flask_migrate_sidecar.history.environment import Environments, Readings, label
+from flask_migrate_sidecar.history.reading import Patience
 from flask_migrate_sidecar.history.repository import send_results_to
 from flask_migrate_sidecar.process.output import Streams
 from flask_migrate_sidecar.process.restart import Attempts
@@ -108,7 +108,7 @@ class Result:
 
     def describe(self) -> dict[str, Any]:
         """Give the fields of the last line."""
-        moved = {"from": self.before, "to": self.after} if self.before else {}
+        moved = {"from": label(self.before), "to": label(self.after)} if self.before else {}
         return {"applied": list(self.applied), **moved}
 
 
@@ -155,7 +155,8 @@ def open_session(
         if name in redirected:
             check_place(connection, redirected[name], settings.connect_timeout)
 
-    environments = Environments({str(d.url): d.name for d in databases}, check)
+    # Of two with one URL it is the first, the main one.
+    environments = Environments({str(d.url): d.name for d in reversed(databases)}, check)
     environments.install()
     interruption.cancel = environments.cancel
     send_results_to(application, streams.results)

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, TextIO
 from flask_migrate_sidecar.database.connect import Database
 from flask_migrate_sidecar.database.url import is_memory
 from flask_migrate_sidecar.errors import RefusedError, SidecarError, UnavailableError
+from flask_migrate_sidecar.history.environment import Readings, label_place
 from flask_migrate_sidecar.history.failure import explained
 from flask_migrate_sidecar.history.position import describe_position
-from flask_migrate_sidecar.history.reading import Readings, read_databases
-from flask_migrate_sidecar.history.repository import open_repository
+from flask_migrate_sidecar.history.reading import read_databases
+from flask_migrate_sidecar.history.repository import Repository, open_repository
 from flask_migrate_sidecar.history.revisions import find_heads, open_history
 from flask_migrate_sidecar.lock.acquire import read_holder
 from flask_migrate_sidecar.lock.base import LockTarget
@@ -33,26 +34,26 @@ def run_status(session: Session) -> Result:
         UnavailableError, RefusedError: one of them could not.
     """
     with session.application.app.app_context():
-        repository = open_repository(session.application, session.settings.directory)
+        repository = open_repository(
+            session.application, session.settings.directory, session.line.x_arg or None
+        )
         with explained(repository.folder):
             script = open_history(repository.config)
         reached, failure = _reach(session)
-        found: Readings = {}
+        found: Readings | None = None
         if reached:
             if failure is not None:
                 repository.config.cmd_opts.bind = reached
-            with explained(repository.folder):
-                found = read_databases(
-                    session.application,
-                    session.environments,
-                    repository.config,
-                    script,
-                    session.patience,
-                )
-        states = {
-            d.name: _describe(session, d, script, found.get(d.name), is_reached=d.name in reached)
-            for d in session.databases
-        }
+            try:
+                found = _read(session, repository, script)
+            except SidecarError:
+                # An env.py that connects to all of them at once cannot read one without the others.
+                if failure is None:
+                    raise
+        states: States = {}
+        for database in session.databases:
+            is_reached = database.name in reached
+            states |= _describe(session, database, script, found, is_reached=is_reached)
     print_status(states, session.line.form, session.streams.results)
     if failure is not None:
         raise failure
@@ -71,24 +72,40 @@ def _reach(session: Session) -> tuple[list[str], SidecarError | None]:
     return reached, failure
 
 
+def _read(session: Session, repository: Repository, script: ScriptDirectory) -> Readings:
+    with explained(repository.folder):
+        return read_databases(
+            session.application,
+            session.environments,
+            repository.config,
+            script,
+            session.patience,
+        )
+
+
 def _describe(
     session: Session,
     database: Database,
     script: ScriptDirectory,
-    current: tuple[str, ...] | None,
+    found: Readings | None,
     *,
     is_reached: bool,
-) -> dict[str, Any]:
+) -> States:
+    """Describe a database: once, or where it has tenants, each of them."""
     lock = {"kind": session.settings.lock, "held": False, "holder": None}
-    if current is None:
+    places = [place for place in found or {} if place.database == database.name]
+    if found is None or not places:
         nothing = {"current": [], "heads": find_heads(script), "pending": [], "unknown": []}
         # The repository's env.py does not come to each bind of the application.
-        state = "unmanaged" if is_reached else "unreachable"
-        return {**nothing, "state": state, "lock": {**lock, "held": None}}
+        state = "unreachable" if not is_reached else "unread" if found is None else "unmanaged"
+        return {database.name: {"state": state, **nothing, "lock": {**lock, "held": None}}}
     if not is_memory(database.url):
         with suppress(SidecarError):
             lock |= _describe_lock(session, database)
-    return {**describe_position(script, current), "lock": lock}
+    return {
+        label_place(place, places): {**describe_position(script, found[place]), "lock": lock}
+        for place in places
+    }
 
 
 def _describe_lock(session: Session, database: Database) -> dict[str, Any]:

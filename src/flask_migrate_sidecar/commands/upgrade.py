@@ -19,6 +19,7 @@ from flask_migrate_sidecar.errors import (
     SidecarError,
     UnavailableError,
 )
+from flask_migrate_sidecar.history.environment import Place, Readings, label
 from flask_migrate_sidecar.history.failure import explained
 from flask_migrate_sidecar.history.position import (
     check_known,
@@ -26,7 +27,6 @@ from flask_migrate_sidecar.history.position import (
     find_missing,
     judge,
 )
-from flask_migrate_sidecar.history.reading import Readings
 from flask_migrate_sidecar.history.repository import Repository
 from flask_migrate_sidecar.history.revisions import (
     find_pending,
@@ -36,7 +36,7 @@ from flask_migrate_sidecar.history.revisions import (
 )
 from flask_migrate_sidecar.log.logger import get_logger
 
-from .invocation import hold, invoke, read_selected
+from .invocation import hold, invoke, read_selected, warn_of_unmanaged
 from .session import Result, Session
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 logger: Final = get_logger(__name__)
 
-Pending = dict[str, list[str]]
+Pending = dict[Place, list[str]]
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class _Upgrade:
             return False
         if self.session.settings.if_ahead == "fail":
             check_known(self.script, current)
-        states = {name: judge(self.script, revisions) for name, revisions in current.items()}
+        states = {name: judge(self.script, held) for name, held in label(current).items()}
         if {*states.values()} - {"at_head", "ahead"}:
             raise HistoryError(
                 "a database is ahead of this code while another is not at its head: "
@@ -159,7 +159,8 @@ def run_upgrade(
     before = upgrade.read_early()
     if before is not None and not script.get_heads():
         logger.warning("history.empty", place=script.dir, hint="there is no revision to apply")
-    _warn_of_unmanaged(databases, before)
+    if before is not None:
+        warn_of_unmanaged(databases, before)
     pending = {} if before is None else upgrade.find_work(before)
     if before is not None and not pending:
         return _stay(before)
@@ -170,17 +171,6 @@ def run_upgrade(
         if before is not None and upgrade.was_done(before, after, pending):
             return Result(before=before, after=after)
         return invoke(session, subcommand, repository, guard.verify)
-
-
-def _warn_of_unmanaged(databases: Sequence[Database], found: Readings | None) -> None:
-    """Say once that a bind of the application is none of the repository's."""
-    names = [database.name for database in databases if found and database.name not in found]
-    if names:
-        logger.warning(
-            "database.unmanaged",
-            databases=names,
-            hint="the repository's env.py does not come to them: nothing is migrated there",
-        )
 
 
 def _stay(current: Readings) -> Result:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from time import monotonic, sleep
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from flask_migrate_sidecar.database.backoff import next_pause
@@ -15,6 +16,7 @@ from flask_migrate_sidecar.errors import (
     SidecarError,
     UnavailableError,
 )
+from flask_migrate_sidecar.history.environment import Readings, label
 from flask_migrate_sidecar.history.failure import explained
 from flask_migrate_sidecar.history.position import judge
 from flask_migrate_sidecar.history.reading import Patience, read_databases
@@ -22,7 +24,7 @@ from flask_migrate_sidecar.history.repository import Repository, open_repository
 from flask_migrate_sidecar.history.revisions import open_history
 from flask_migrate_sidecar.log.logger import get_logger
 
-from .invocation import require_managed
+from .invocation import require_managed, warn_of_unmanaged
 from .session import Result, Session
 
 if TYPE_CHECKING:
@@ -35,17 +37,22 @@ class _Look(NamedTuple):
     """What one look found.
 
     Args:
-        states: the state of each database.
+        states: the state of each database, and of each tenant.
         outage: why they could not be read.
+        found: the version tables that `env.py` came to.
     """
 
     states: Mapping[str, str]
     outage: SidecarError | None = None
+    found: Readings = MappingProxyType({})
 
     @property
     def is_open(self) -> bool:
-        """Whether every database is at the code's heads, or ahead of them."""
-        return bool(self.states) and {*self.states.values()} <= {"at_head", "ahead"}
+        """Whether every version table is at the code's heads, or ahead of them.
+
+        Without any tenant an upgrade has nothing to do, and so there is nothing to wait for.
+        """
+        return self.outage is None and {*self.states.values()} <= {"at_head", "ahead"}
 
 
 def run_wait_head(session: Session) -> Result:
@@ -58,7 +65,9 @@ def run_wait_head(session: Session) -> Result:
     started, limit = monotonic(), session.settings.head_timeout
     session.wait(session.lasting, writes=False, timeout=limit)
     with session.application.app.app_context():
-        repository = open_repository(session.application, session.settings.directory)
+        repository = open_repository(
+            session.application, session.settings.directory, session.line.x_arg or None
+        )
         with explained(repository.folder):
             script = open_history(repository.config)
         told = None
@@ -72,6 +81,7 @@ def run_wait_head(session: Session) -> Result:
             if elapsed + pause > limit:
                 raise _give_up(look, limit)
             sleep(pause)
+    warn_of_unmanaged(session.lasting, look.found)
     logger.info("head.reached", states=look.states)
     return Result()
 
@@ -94,8 +104,9 @@ def _look(session: Session, repository: Repository, script: ScriptDirectory) -> 
             f"there is no revision in {script.dir}: no database can be at its head",
             hint="check that the image or the volume holds the revisions",
         )
-    require_managed(session, found)
-    return _Look({name: judge(script, revisions) for name, revisions in found.items()})
+    require_managed(session, {place.database for place in found})
+    states = {name: judge(script, held) for name, held in label(found).items()}
+    return _Look(states, found=found)
 
 
 def _give_up(look: _Look, limit: float) -> SidecarError:

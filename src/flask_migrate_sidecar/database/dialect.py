@@ -71,6 +71,10 @@ class Dialect:
         url = connection.engine.url
         return (url.get_backend_name(), str(url.host), str(url.port), str(url.database))
 
+    def find_schema(self, connection: Connection) -> str | None:
+        """Tell in which schema a session makes its tables, None where there are no schemas."""
+        return None
+
     def read_clock(self, connection: Connection) -> int:
         """Read the database's clock as milliseconds since 1970."""
         return to_milliseconds(connection.execute(select(func.current_timestamp())).scalar_one())

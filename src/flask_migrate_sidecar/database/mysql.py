@@ -87,6 +87,11 @@ class MySQL(Dialect):
         database = connection.exec_driver_sql("SELECT DATABASE()").scalar()
         return ("mysql", str(database), *sorted(f"{name}={value}" for name, value in rows))
 
+    def find_schema(self, connection: Connection) -> str | None:
+        """Ask for the session's default database: MariaDB and MySQL call a schema that."""
+        schema: str | None = connection.exec_driver_sql("SELECT DATABASE()").scalar()
+        return schema
+
     def read_clock(self, connection: Connection) -> int:
         """Read the time in UTC."""
         return to_milliseconds(connection.exec_driver_sql(_CLOCK).scalar_one())

@@ -92,6 +92,11 @@ class PostgreSQL(Dialect):
         """Ask the server: URLs of one database can differ in every part."""
         return ("postgresql", *map(str, connection.exec_driver_sql(_IDENTITY).one()))
 
+    def find_schema(self, connection: Connection) -> str | None:
+        """Ask for the first schema of the session's search path."""
+        schema: str | None = connection.exec_driver_sql("SELECT current_schema()").scalar()
+        return schema
+
     def read_clock(self, connection: Connection) -> int:
         """Read the time of now."""
         return to_milliseconds(connection.exec_driver_sql(_CLOCK).scalar_one())

@@ -13,11 +13,12 @@ from alembic.runtime.environment import EnvironmentContext
 
 from flask_migrate_sidecar.database.connect import DEFAULT
 from flask_migrate_sidecar.database.dialect import find_dialect
+from flask_migrate_sidecar.database.url import is_memory
 from flask_migrate_sidecar.lock.lease import LEASE_TABLE
 
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Engine
 
 Function = Callable[[Any, Any], Iterable[Any]]
 
@@ -29,11 +30,29 @@ class VersionTable(NamedTuple):
     name: str = "alembic_version"
 
 
+class Place(NamedTuple):
+    """One version table of a run, of which a database with tenants has several.
+
+    Args:
+        database: name of the database.
+        schema: where the table is; None where that database has no schemas.
+        table: its name.
+    """
+
+    database: str
+    schema: str | None = None
+    table: str = VersionTable().name
+
+
+# The current revisions in each version table.
+Readings = Mapping[Place, tuple[str, ...]]
+
+
 class Follower(Protocol):
     """Is told of the steps of a command."""
 
     def __call__(
-        self, database: str, revisions: Any, context: MigrationContext, function: Function
+        self, place: Place, revisions: Any, context: MigrationContext, function: Function
     ) -> Iterator[Any]:
         """Yield the steps that the function gives, one after the other."""
 
@@ -53,7 +72,12 @@ class Environments:
     ) -> None:
         self.names: Final = names
         self.check: Final = check
-        self.version_tables: Final[dict[str, VersionTable]] = {}
+        # What env.py has configured until now, in its order.
+        self.version_tables: Final[dict[str, list[VersionTable]]] = {}
+        self.places: Final[dict[Place, None]] = {}
+        # The one that was come to last.
+        self.place: Place | None = None
+        self._engines: set[Engine] = set()
         self.connection: Connection | None = None
         # The database whose migrations run, or are looked at, and its version table.
         self.reading: tuple[str, VersionTable] | None = None
@@ -79,11 +103,14 @@ class Environments:
             context = self.get_context()
             environments.connection = context.connection
             environments.session = identify_session(environments.connection)
+            name = environments.name_database(context)
+            table = VersionTable(context.version_table_schema, context.version_table)
+            known = environments.version_tables.setdefault(name, [])
+            known += [table] if table not in known else []
             try:
                 if context.connection is not None and not context.as_sql:
-                    name = environments.name_database(context)
-                    table = VersionTable(context.version_table_schema, context.version_table)
                     environments.reading = name, table
+                    environments._engines.add(context.connection.engine)
                     environments.check(name, context.connection)
                 run(self, **arguments)
             finally:
@@ -112,9 +139,30 @@ class Environments:
         if connection is not None:
             find_dialect(connection.dialect.name).cancel(connection, self.session)
 
+    def forget_sessions(self) -> None:
+        """Close what is left in the pools of the engines that `env.py` took its connections from.
+
+        It may have set a search path or another default database, which the next run of it would
+        find, though it is written to run once.
+        """
+        engines, self._engines = self._engines, set()
+        for engine in engines:
+            # A database in memory would be gone, and an asynchronous driver wants its loop.
+            if not engine.dialect.is_async and not is_memory(engine.url):
+                engine.dispose()
+
     def find_version_table(self, database: str) -> VersionTable:
-        """Give where the revisions of a database are, as far as `env.py` has told."""
-        return self.version_tables.get(database, VersionTable())
+        """Give where the revisions of a database are, as far as `env.py` has told.
+
+        Tenants come and go: the usual one stands for several, so that their number changes nothing.
+        """
+        known = self.version_tables.get(database, [])
+        return known[0] if len(known) == 1 else VersionTable()
+
+    def find_tenant(self, place: Place) -> str | None:
+        """Give what tells a place from others of its database, None where there are no others."""
+        label = label_place(place, self.places)
+        return None if label == place.database else label.removeprefix(f"{place.database}/")
 
     def name_database(self, context: MigrationContext) -> str:
         """Name the database that a context is about."""
@@ -128,15 +176,40 @@ class Environments:
         """Wrap the function that yields the steps of a command."""
 
         def steps(revisions: Any, context: MigrationContext) -> Iterator[Any]:
-            database = self.name_database(context)
-            table = VersionTable(context.version_table_schema, context.version_table)
-            self.version_tables[database] = table
+            self.place = place = self._find_place(context)
+            self.places[place] = None
             if self._follower is None or context.as_sql:
                 yield from function(revisions, context) or ()
             else:
-                yield from self._follower(database, revisions, context, function)
+                yield from self._follower(place, revisions, context, function)
 
         return steps
+
+    def _find_place(self, context: MigrationContext) -> Place:
+        """Tell which version table a context is about, which it has just read.
+
+        Where `env.py` gave no schema it is the session's: some set the tenant's by `search_path`.
+        """
+        schema, connection = context.version_table_schema, context.connection
+        if schema is None and connection is not None and not context.as_sql:
+            schema = find_dialect(connection.dialect.name).find_schema(connection)
+        return Place(self.name_database(context), schema, context.version_table)
+
+
+def label_place(place: Place, among: Iterable[Place]) -> str:
+    """Name a place by its database, and where that has several, by what tells them apart."""
+    others = [other for other in among if other.database == place.database]
+    if all(other == place for other in others):
+        return place.database
+    schemas = [other.schema for other in others]
+    if len({*schemas}) == len(schemas):
+        return f"{place.database}/{place.schema}"
+    return f"{place.database}/{place.schema}.{place.table}"
+
+
+def label(readings: Readings) -> dict[str, tuple[str, ...]]:
+    """Give readings by the names of their places."""
+    return {label_place(place, readings): revisions for place, revisions in readings.items()}
 
 
 def identify_session(connection: Connection | None) -> int | None:

@@ -48,7 +48,7 @@ def beating(
             step, since = progress.running, progress.running_since
             if step is None or monotonic() - since < period:
                 continue
-            database, session = by_name.get(step.database), environments.session
+            database, session = by_name.get(step.place.database), environments.session
             found: dict[str, Any] = {}
             if database is not None and session is not None:
                 found = explain_wait(database, session, connect_timeout)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from .environment import Readings, label_place
 from .progress import Progress
-from .reading import Readings
 from .revisions import find_ancestors
 
 if TYPE_CHECKING:
@@ -17,16 +17,23 @@ def find_outcome(
 ) -> dict[str, list[str | None]]:
     """Tell the revisions that stayed (`kept`) from those that were rolled back.
 
+    With several databases or tenants each is named with its own.
+
     Where DDL is not transactional (MariaDB, SQLite), the one that failed may have left its first
     statements behind: it is neither, but `unfinished`.
     """
     found: dict[str, list[str | None]] = {"kept": [], "rolled_back": []}
     running = [progress.running] if progress.running is not None else []
-    for step in [*progress.applied, *running]:
-        there = step.revision in find_ancestors(script, after.get(step.database, ()))
+    steps = [*progress.applied, *running]
+    places = {step.place for step in steps}
+    for step in steps:
+        there = step.revision in find_ancestors(script, after.get(step.place, ()))
         stayed = not there if step.direction == "downgrade" else there
         gone = "rolled_back"
         if step is progress.running and not progress.is_transactional:
             gone = "unfinished"
-        found.setdefault("kept" if stayed else gone, []).append(step.revision)
+        # Of several version tables, each revision says which.
+        where = f"{label_place(step.place, {*places, *after})}: " if len(places) > 1 else ""
+        told = f"{where}{step.revision}" if where else step.revision
+        found.setdefault("kept" if stayed else gone, []).append(told)
     return found

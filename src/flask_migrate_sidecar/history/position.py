@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from flask_migrate_sidecar.errors import HistoryError
 
-from .reading import Readings
+from .environment import Place, Readings, label, label_place
 from .revisions import find_ancestors, is_known
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def check_known(script: ScriptDirectory, current: Readings) -> None:
     Raises:
         HistoryError: it does.
     """
-    for database, revisions in current.items():
+    for database, revisions in label(current).items():
         unknown = [revision for revision in revisions if not is_known(script, revision)]
         if unknown:
             raise HistoryError(
@@ -64,13 +64,13 @@ def describe_position(script: ScriptDirectory, current: Sequence[str]) -> dict[s
 
 
 def find_missing(
-    script: ScriptDirectory, current: Readings, pending: Mapping[str, Sequence[str]]
-) -> set[str]:
-    """Find the databases that lack one of the revisions that were pending."""
+    script: ScriptDirectory, current: Readings, pending: Mapping[Place, Sequence[str]]
+) -> set[Place]:
+    """Find the places that lack one of the revisions that were pending."""
     return {
-        name
-        for name, revisions in pending.items()
-        if set(revisions) - find_ancestors(script, current.get(name, ()))
+        place
+        for place, revisions in pending.items()
+        if set(revisions) - find_ancestors(script, current.get(place, ()))
     }
 
 
@@ -78,7 +78,7 @@ def check_progress(
     script: ScriptDirectory,
     before: Readings,
     after: Readings,
-    pending: Mapping[str, Sequence[str]],
+    pending: Mapping[Place, Sequence[str]],
     *,
     is_relative: bool,
 ) -> None:
@@ -88,14 +88,15 @@ def check_progress(
         HistoryError: the databases moved to where this run would not have brought them, or only
             a part of the way to a target that now means something else.
     """
-    for name in find_missing(script, after, pending):
-        now, then = (find_ancestors(script, held.get(name, ())) for held in (after, before))
-        on_the_way = then <= now <= then | set(pending[name])
+    for place in find_missing(script, after, pending):
+        now, then = (find_ancestors(script, held.get(place, ())) for held in (after, before))
+        on_the_way = then <= now <= then | set(pending[place])
+        name = label_place(place, before)
         if is_relative or not on_the_way:
             raise HistoryError(
                 f"the database {name} moved while this run waited for the lock: it was at "
-                f"{', '.join(before[name]) or 'nothing'} and is at "
-                f"{', '.join(after.get(name, ())) or 'nothing'}",
+                f"{', '.join(before[place]) or 'nothing'} and is at "
+                f"{', '.join(after.get(place, ())) or 'nothing'}",
                 hint="another migrator did something else than this one: look at its log, "
                 "then run again",
                 database=name,

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flask_migrate_sidecar.log.logger import get_logger
 
-from .environment import Function
-from .reading import add_reading
+from .environment import Function, Place
 
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
@@ -22,7 +21,8 @@ logger: Final = get_logger(__name__)
 class Step:
     """One revision that runs in one database."""
 
-    database: str
+    place: Place
+    tenant: str | None
     direction: str
     revision: str | None
     down_revision: str | None
@@ -30,8 +30,10 @@ class Step:
 
     def describe(self) -> dict[str, Any]:
         """Give the fields of a log line."""
+        tenant = {"tenant": self.tenant} if self.tenant is not None else {}
         return {
-            "database": self.database,
+            "database": self.place.database,
+            **tenant,
             "direction": self.direction,
             "revision": self.revision,
             "down_revision": self.down_revision,
@@ -45,11 +47,13 @@ class Progress:
 
     Args:
         verify: called between revisions; raises to stop the run.
+        find_tenant: tells a place from others of its database.
     """
 
     verify: Callable[[], None] = lambda: None
-    before: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    after: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    find_tenant: Callable[[Place], str | None] = lambda _place: None
+    before: dict[Place, tuple[str, ...]] = field(default_factory=dict)
+    after: dict[Place, tuple[str, ...]] = field(default_factory=dict)
     applied: list[Step] = field(default_factory=list)
     running: Step | None = None
     running_since: float = 0.0
@@ -61,22 +65,26 @@ class Progress:
         return bool(self.applied) or self.running is not None
 
     def follow(
-        self, database: str, revisions: Any, context: MigrationContext, function: Function
+        self, place: Place, revisions: Any, context: MigrationContext, function: Function
     ) -> Iterator[Any]:
         """Yield the steps that a command's function gives, and keep count of them."""
-        key = add_reading(self.before, database, revisions)
+        held = tuple(revisions or ())
+        self.before.setdefault(place, held)
         pending = list(function(revisions, context) or ())
         if pending:
-            yield from self._run(database, pending, context)
-        self.after[key] = context.get_current_heads() if pending else self.before[key]
+            yield from self._run(place, pending, context)
+        self.after[place] = context.get_current_heads() if pending else held
 
     def _run(
-        self, database: str, pending: Sequence[Any], context: MigrationContext
+        self, place: Place, pending: Sequence[Any], context: MigrationContext
     ) -> Iterator[Any]:
-        steps = [_describe_step(database, step) for step in pending]
+        tenant = self.find_tenant(place)
+        steps = [_describe_step(place, tenant, step) for step in pending]
+        told = {} if tenant is None else {"tenant": tenant}
         logger.info(
             "migration.plan",
-            database=database,
+            database=place.database,
+            **told,
             count=len(steps),
             revisions=[{"revision": s.revision, "message": s.message} for s in steps],
         )
@@ -99,11 +107,11 @@ class Progress:
         self.verify()
 
 
-def _describe_step(database: str, step: Any) -> Step:
+def _describe_step(place: Place, tenant: str | None, step: Any) -> Step:
     """Read what Alembic tells of a step, which may be an upgrade, a downgrade or a stamp."""
     info = step.info
     direction = "stamp" if info.is_stamp else "upgrade" if info.is_upgrade else "downgrade"
     down = ", ".join(info.down_revision_ids) or None
     up = ", ".join(info.up_revision_ids) or None
     script = None if info.is_stamp else info.up_revision
-    return Step(database, direction, up, down, script.doc if script is not None else "")
+    return Step(place, tenant, direction, up, down, script.doc if script is not None else "")

@@ -19,16 +19,13 @@ from flask_migrate_sidecar.database.errors import Moment, diagnose
 from flask_migrate_sidecar.errors import LockedError
 from flask_migrate_sidecar.log import logger as log
 
-from .environment import Environments
+from .environment import Environments, Place, Readings
 from .locks_of_env import locks_left_out
 from .revisions import load
 
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
     from alembic.script import ScriptDirectory
-
-# The current revisions by the database's name.
-Readings = Mapping[str, tuple[str, ...]]
 
 T = TypeVar("T")
 
@@ -130,27 +127,22 @@ def _read(
     script: ScriptDirectory,
     options: Mapping[str, Any],
 ) -> Readings:
-    found: dict[str, tuple[str, ...]] = {}
+    found: dict[Place, tuple[str, ...]] = {}
 
-    def collect(revisions: Any, context: MigrationContext) -> list[Any]:
+    def collect(revisions: Any, _context: MigrationContext) -> list[Any]:
         load(script)
-        add_reading(found, environments.name_database(context), revisions)
+        assert environments.place is not None  # noqa: S101 - they see each environment
+        found[environments.place] = tuple(revisions or ())
         return []
 
     environment = EnvironmentContext(config, script, fn=collect, dont_mutate=True, **options)
-    with _silent(), _keep_arguments(application), environment:
-        script.run_env()
+    environments.forget_sessions()  # those of the command
+    try:
+        with _silent(), _keep_arguments(application), environment:
+            script.run_env()
+    finally:
+        environments.forget_sessions()
     return found
-
-
-def add_reading(found: dict[str, tuple[str, ...]], name: str, revisions: Any) -> str:
-    """Note what a database holds; an `env.py` with tenants comes to the same one repeatedly."""
-    key, number = name, 1
-    while key in found:
-        number += 1
-        key = f"{name}/{number}"
-    found[key] = tuple(revisions or ())
-    return key
 
 
 @contextmanager

@@ -8,11 +8,13 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from alembic.script import ScriptDirectory
 
 from flask_migrate_sidecar.errors import ConfigurationError
+
+P = TypeVar("P")
 
 
 @contextmanager
@@ -112,12 +114,12 @@ def find_ancestors(script: ScriptDirectory, revisions: Iterable[str]) -> set[str
 
 
 def find_pending(
-    script: ScriptDirectory, target: str, current: Mapping[str, tuple[str, ...]]
-) -> dict[str, list[str]]:
-    """Find the revisions that an upgrade would run in each database."""
+    script: ScriptDirectory, target: str, current: Mapping[P, tuple[str, ...]]
+) -> dict[P, list[str]]:
+    """Find the revisions that an upgrade would run in each place."""
     return {
-        name: [str(step.info.up_revision_id) for step in script._upgrade_revs(target, revisions)]  # type: ignore[arg-type]  # noqa: SLF001
-        for name, revisions in current.items()
+        place: [str(step.info.up_revision_id) for step in script._upgrade_revs(target, revisions)]  # type: ignore[arg-type]  # noqa: SLF001
+        for place, revisions in current.items()
     }
 
 

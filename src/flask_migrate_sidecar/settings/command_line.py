@@ -17,8 +17,8 @@ from .options import SETTINGS
 COMMANDS: Final = {
     "db SUBCOMMAND [ARGS]": "run a subcommand of the application's migration commands",
     "wait database": "return once every database accepts a login and answers a query",
-    "wait head": "return once every database is at the code's heads, or ahead of them",
-    "status": "print what each database holds (--format json|table)",
+    "wait head": "return once every database is at the code's heads, or ahead (-x for env.py)",
+    "status": "print what each database holds (--format json|table, -x for env.py)",
 }
 # The subcommands of Flask-Migrate; whatever else stands behind `db` is the application's own.
 STOCK: Final = frozenset(
@@ -51,6 +51,7 @@ class CommandLine:
         arguments: what follows `db`, less the sidecar's options.
         flags: values of the sidecar's options, by name of the setting.
         form: how `status` prints.
+        x_arg: what `-x` gives `status` and `wait head` for `env.py`.
         help: `--help` stands before the command, or behind one of the sidecar's own.
         version: `--version` stands before the command.
         argv: all of it, as it was given.
@@ -60,6 +61,7 @@ class CommandLine:
     arguments: tuple[str, ...] = ()
     flags: Mapping[str, list[str]] = field(default_factory=dict)
     form: str = FORMATS[0]
+    x_arg: tuple[str, ...] = ()
     help: bool = False
     version: bool = False
     argv: tuple[str, ...] = ()
@@ -140,22 +142,39 @@ def _parse_own(line: CommandLine) -> CommandLine:
     if line.command == "db":
         return line
     if line.command == "wait":
-        target = " ".join(line.arguments)
-        if target not in {"database", "head"}:
-            raise UsageError("wait: say 'wait database' or 'wait head'")
-        return replace(line, command=f"wait {target}", arguments=())
+        return _parse_wait(line)
     if line.command == "status":
-        parser = _Parser(prog="status", add_help=False, allow_abbrev=False)
+        parser = _make_own_parser("status")
         parser.add_argument("--format", choices=FORMATS, default=FORMATS[0])
         try:
-            form = parser.parse_args(line.arguments).format
+            given = parser.parse_args(line.arguments)
         except UsageError as error:
             raise UsageError(
-                "status: the only option is --format json or --format table"
+                "status: the options are --format json, --format table and -x ARGUMENT"
             ) from error
-        return replace(line, arguments=(), form=form)
+        return replace(line, arguments=(), form=given.format, x_arg=tuple(given.x_arg))
     raise UsageError(
         f"unknown command {line.command!r}; the commands are db, wait, status"
         if line.command
         else "a command is needed; the commands are db, wait, status"
     )
+
+
+def _parse_wait(line: CommandLine) -> CommandLine:
+    parser = _make_own_parser("wait")
+    parser.add_argument("target", choices=("database", "head"))
+    try:
+        given = parser.parse_args(line.arguments)
+    except UsageError as error:
+        raise UsageError(
+            "wait: say 'wait database' or 'wait head', which takes -x ARGUMENT too"
+        ) from error
+    if given.target == "database" and given.x_arg:
+        raise UsageError("wait database: -x is for env.py, which this command does not run")
+    return replace(line, command=f"wait {given.target}", arguments=(), x_arg=tuple(given.x_arg))
+
+
+def _make_own_parser(command: str) -> _Parser:
+    parser = _Parser(prog=command, add_help=False, allow_abbrev=False)
+    parser.add_argument("-x", "--x-arg", action="append", default=[])
+    return parser
