@@ -13,6 +13,7 @@ from sqlalchemy import URL, Engine, NullPool, create_engine, event
 
 from .dialect import find_dialect
 from .driver import sync_url
+from .keepalive import keep_alive
 
 DEFAULT: Final = "default"
 
@@ -167,3 +168,7 @@ def _amend_borrowed(_dialect: Any, _record: Any, _args: Any, parameters: Paramet
     amend = _amend.get()
     if amend is not None:
         amend(parameters)
+
+
+# Those of the application, with which it migrates, are kept alive as well.
+event.listen(Engine, "connect", keep_alive)

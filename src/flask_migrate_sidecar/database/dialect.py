@@ -71,6 +71,13 @@ class Dialect:
         url = connection.engine.url
         return (url.get_backend_name(), str(url.host), str(url.port), str(url.database))
 
+    def watch_client(self, connection: Connection) -> None:
+        """Let the server notice that a client is gone, where a session can ask for that.
+
+        Args:
+            connection: the session; its transaction goes on.
+        """
+
     def find_schema(self, connection: Connection) -> str | None:
         """Tell in which schema a session makes its tables, None where there are no schemas."""
         return None

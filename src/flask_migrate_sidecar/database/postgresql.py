@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, Final
 
 from sqlalchemy import URL, Connection, text
+from sqlalchemy.exc import DBAPIError
 
 from flask_migrate_sidecar.process.child import run_in_child
 
 from .causes import STANDBY
 from .dialect import Dialect, LockLimit, explain_by, to_milliseconds, whole, without_nothing
 from .errors import UnusableError
+from .keepalive import COUNT, IDLE, INTERVAL, USER_TIMEOUT
 from .url import hosts_and_ports
 
 _LIBPQ: Final = ("psycopg", "psycopg2", "psycopg2cffi")
@@ -44,6 +47,15 @@ _HOLDERS: Final = text("""
     WHERE l.relation = to_regclass(:name) AND l.granted AND l.mode = 'AccessExclusiveLock'
 """)
 _CANCEL_SECONDS: Final = 2.0
+_WATCH_CLIENT: Final = text("""
+    SELECT set_config(name, value, false) FROM pg_catalog.pg_settings JOIN (VALUES
+        ('tcp_keepalives_idle', :idle), ('tcp_keepalives_interval', :interval),
+        ('tcp_keepalives_count', :count), ('tcp_user_timeout', :user_timeout),
+        ('client_connection_check_interval', '5000')
+    ) AS ours (name, value) USING (name) WHERE source = 'default'
+""").bindparams(
+    idle=str(IDLE), interval=str(INTERVAL), count=str(COUNT), user_timeout=str(USER_TIMEOUT)
+)
 
 
 class PostgreSQL(Dialect):
@@ -92,6 +104,19 @@ class PostgreSQL(Dialect):
         """Ask the server: URLs of one database can differ in every part."""
         return ("postgresql", *map(str, connection.exec_driver_sql(_IDENTITY).one()))
 
+    def watch_client(self, connection: Connection) -> None:
+        """Set what nobody has set, in the session and not in a transaction of it.
+
+        Manual, section 20.3.1 "TCP Settings", "Connection Settings": what a server does not
+        have is left out, `client_connection_check_interval` before PostgreSQL 14.
+        """
+        was_open = connection.in_transaction()
+        # A server that only speaks the protocol may refuse; that must not cost the transaction.
+        with suppress(DBAPIError), _aside(connection):
+            connection.execute(_WATCH_CLIENT)
+        if not was_open:
+            connection.commit()
+
     def find_schema(self, connection: Connection) -> str | None:
         """Ask for the first schema of the session's search path."""
         schema: str | None = connection.exec_driver_sql("SELECT current_schema()").scalar()
@@ -129,6 +154,12 @@ class PostgreSQL(Dialect):
     def explain_wait(self, connection: Connection, session: int) -> dict[str, Any]:
         """Ask for the wait event, and for who holds what is waited for."""
         return explain_by(connection, session, _WAITS_FOR, _BLOCKED_BY)
+
+
+def _aside(connection: Connection) -> AbstractContextManager[object]:
+    """Set a savepoint, where there is a transaction to save."""
+    is_autocommitting = getattr(connection.connection.dbapi_connection, "autocommit", False)
+    return nullcontext() if is_autocommitting else connection.begin_nested()
 
 
 def can_cancel_safely(driver: Any) -> bool:

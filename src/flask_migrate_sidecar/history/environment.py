@@ -112,6 +112,8 @@ class Environments:
                     environments.reading = name, table
                     environments._engines.add(context.connection.engine)
                     environments.check(name, context.connection)
+                    if environments._follower is not None:
+                        find_dialect(context.dialect.name).watch_client(context.connection)
                 run(self, **arguments)
             finally:
                 environments.connection = environments.session = None

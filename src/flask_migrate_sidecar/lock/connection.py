@@ -16,15 +16,6 @@ from .base import Lock, LockTarget, application_name
 
 T = TypeVar("T")
 
-# An idle connection must survive address translation, and a dead path must show: libpq's options,
-# in seconds but for the last, which is in milliseconds (PostgreSQL manual, section 34.1.2).
-_KEEPALIVE: Final = {
-    "keepalives": 1,
-    "keepalives_idle": 15,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 20_000,
-}
 # Seconds; no statement of a lock waits on the server.
 _MYSQL_TIMEOUTS: Final = {"read_timeout": 20, "write_timeout": 20}
 
@@ -96,18 +87,17 @@ def lock_engine(target: LockTarget, connect_timeout: float, *, autocommit: bool)
 
 
 def driver_arguments(driver: str) -> Mapping[str, Any]:
-    """Give what a driver understands of: our name, keepalive, time limits, plain statements.
+    """Give what a driver understands of: our name, time limits, plain statements.
 
     psycopg 3 prepares a statement on the server at its fifth use, which a pooler in transaction
     mode does not survive (psycopg manual, "Prepared statements").
     """
     arguments: dict[str, dict[str, Any]] = {
         "psycopg": {
-            **_KEEPALIVE,
             "application_name": application_name(),
             "prepare_threshold": None,
         },
-        "psycopg2": {**_KEEPALIVE, "application_name": application_name()},
+        "psycopg2": {"application_name": application_name()},
         "pymysql": {**_MYSQL_TIMEOUTS, "program_name": application_name()},
         "mysqldb": {**_MYSQL_TIMEOUTS},
     }

@@ -17,7 +17,7 @@ _KEEP_OPEN: Final = "SET LOCAL idle_in_transaction_session_timeout = 0"
 _NO_LIMIT: Final = "SET LOCAL transaction_timeout = 0"
 _NO_LIMIT_SINCE: Final = (17,)
 # By them the server notices a holder whose node is gone, and frees the lock: 30 s after its last
-# word (manual, section 20.3.1 "TCP Settings"). As the client's own in `connection`.
+# word (manual, section 20.3.1 "TCP Settings"). As the client's own in `database.keepalive`.
 _KEEPALIVE: Final = (
     "SET LOCAL tcp_keepalives_idle = 15; SET LOCAL tcp_keepalives_interval = 5;"
     " SET LOCAL tcp_keepalives_count = 3"
