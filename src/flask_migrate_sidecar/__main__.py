@@ -26,9 +26,10 @@ from .application.site_packages import Packages, add_site_packages
 from .errors import ConfigurationError, Interrupted, SidecarError, describe
 from .log.last_resort import end, explain, require_outputs, write_last_line
 from .process.early_signals import SIGNALS, heard
-from .process.os_exit import guard_exit, run_atexit
+from .process.os_exit import EXIT, forked_children_ended, guard_exit, run_atexit
 from .process.process_one import leave_process_one
 from .process.restart import Attempts
+from .process.writing import write_all
 from .settings.command_line import CommandLine, parse_command_line
 from .settings.options import RUNNING, Settings
 from .settings.sources import find_unknown, read_settings
@@ -52,12 +53,9 @@ def main() -> NoReturn:
         forget_working_directory()
         line, folder, packages, problem = prepare(sys.argv[1:], os.environ)
         require_extra()
-        process = Process(line, folder, packages, attempts)
-    except SystemExit:
-        raise  # what was asked for was printed
+        Process(line, folder, packages, attempts).run(problem)
     except BaseException as error:  # noqa: BLE001 - the last resort: no end without a line
         end(error)
-    process.run(problem)
 
 
 def end_at_signals() -> None:
@@ -124,8 +122,16 @@ def prepare(
 
 def leave_with(text: str) -> NoReturn:
     """Print what was asked for, and end well."""
-    sys.stdout.write(text)
-    sys.exit(0)
+    try:
+        write_all(1, text.encode())
+    except BrokenPipeError as error:
+        raise Interrupted(signal.SIGPIPE) from error
+    except OSError as error:
+        raise ConfigurationError(
+            f"standard output cannot be written: {error.strerror}",
+            hint="what it is written to is full, or not to be written to",
+        ) from error
+    EXIT(0)
 
 
 class Process:
@@ -173,7 +179,7 @@ class Process:
         """
         summary: dict[str, Any] = {}
         try:
-            with self.interruption.installed():
+            with forked_children_ended(), self.interruption.installed():
                 settings = self._set_up(error)
                 summary = self._execute(settings).describe()
                 error = None

@@ -22,6 +22,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import ClassVar
 
 
@@ -182,5 +183,6 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
             yield link
             # The last one in is the next one out: what SQLAlchemy wraps comes first.
             waiting.append(link.__cause__ or link.__context__)
-            wrapped = getattr(link, "orig", None)
-            waiting.append(wrapped if isinstance(wrapped, BaseException) else None)
+            with suppress(Exception):  # a property of the application's may raise
+                wrapped = getattr(link, "orig", None)
+                waiting.append(wrapped if isinstance(wrapped, BaseException) else None)

@@ -117,6 +117,53 @@ def add_commands(group):
         from flask_migrate import upgrade
         upgrade()
 
+    @group.command("fill")
+    @click.option("-d", "--directory")
+    def fill(directory):
+        print(f"directory={directory}")
+
+    @group.group("chain", chain=True)
+    def chain():
+        pass
+
+    @chain.command("first")
+    def first():
+        pass
+
+    @chain.command("second")
+    @click.option("--heartbeat")
+    def second(heartbeat):
+        print(f"heartbeat={heartbeat}")
+
+    @group.command("forks")
+    @click.option("--how")
+    def forks(how):
+        import os, pathlib
+        child = os.fork()
+        if not child and how == "raise":
+            raise ValueError("of the child")
+        if not child and how == "return":
+            return
+        if not child:
+            sys.exit(7 if how == "exit" else None)
+        _, status = os.waitpid(child, 0)
+        (lock,) = pathlib.Path().glob("**/*.lock")
+        print(f"child={os.waitstatus_to_exitcode(status)} holder={bool(lock.read_bytes())}")
+
+    @group.command("closes")
+    def closes():
+        import os
+        os.closerange(3, 256)
+
+    @group.command("interrupts")
+    def interrupts():
+        raise KeyboardInterrupt
+
+    @group.command("login")
+    @click.option("--admin-password")
+    def login(admin_password):
+        print(f"as {admin_password}")
+
     @group.command("seed")
     @click.option("--lock")
     @click.option("--app-dir")
@@ -927,3 +974,174 @@ def test_heartbeat_of_zero_says_it_once(
     assert (holder.finish(), waiter.finish()) == (0, 7)
     server.drop_database(database.name)
     assert len(waiter.named("lock.waiting")) == 1
+
+
+@pytest.mark.parametrize("variable", [False, True])
+def test_directory_of_an_own_command(variable: bool, own: Path, launch: Launcher) -> None:
+    """`-d` of a command of the application's own is no folder of migrations."""
+    if variable:
+        result = launch(own, "db", "fill", env={"FLASK_DB_FILL_DIRECTORY": "fixtures"})
+    else:
+        result = launch(own, "db", "fill", "-d", "fixtures")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "directory=fixtures\n"
+
+
+@pytest.mark.parametrize("words", [("first", "second"), ("second",)])
+def test_options_of_chained_commands(words: tuple[str, ...], own: Path, launch: Launcher) -> None:
+    """An option of any command of a chain is its own, also where ours is called like it."""
+    result = launch(own, "db", "chain", *words, "--heartbeat", "y")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "heartbeat=y\n"
+
+
+@pytest.mark.parametrize(("how", "code"), [("return", 0), ("end", 0), ("exit", 7), ("raise", 1)])
+def test_child_that_leaves_the_command(how: str, code: int, own: Path, launch: Launcher) -> None:
+    """A forked child ends where it leaves the application's code: the lock is its parent's."""
+    result = launch(own, "db", "forks", "--how", how)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == f"child={code} holder=True"
+    events = [line["event"] for line in result.log]
+    assert (events.count("lock.released"), events.count("command.finished")) == (1, 1)
+    assert "command.failed" not in events
+    said = [line["text"] for line in result.log if line["event"] == "output"]
+    assert ("ValueError: of the child" in said) is (how == "raise")
+
+
+def test_child_that_leaves_a_revision(shop: Path, launch: Launcher) -> None:
+    """A revision that forks is gone on with by the parent alone."""
+    append(
+        revision_file(shop, HEAD),
+        "\n\nimport os, sys\nwhole = upgrade\n\n\ndef upgrade():\n    child = os.fork()\n"
+        "    if not child:\n        sys.exit(3)\n    os.waitpid(child, 0)\n    whole()\n",
+    )
+    result = launch(shop, "db", "upgrade")
+    assert result.returncode == 0, result.stderr
+    events = [line["event"] for line in result.log]
+    assert (events.count("lock.released"), events.count("command.finished")) == (1, 1)
+    assert "command.failed" not in events
+
+
+def test_descriptors_that_are_closed(own: Path, launch: Launcher) -> None:
+    """Where nothing can be written any more, the code says at least that the run was no success."""
+    assert launch(own, "db", "closes").returncode == 3
+
+
+@pytest.mark.parametrize("where", ["command", "revision", "env.py"])
+def test_interruption_that_no_signal_was(where: str, own: Path, launch: Launcher) -> None:
+    """`raise KeyboardInterrupt` in the migrations, or a command, is a fault of theirs."""
+    if where == "revision":
+        append(revision_file(own, HEAD), "\n\ndef upgrade():\n    raise KeyboardInterrupt\n")
+    if where == "env.py":
+        prepend(own / "migrations" / "env.py", "raise KeyboardInterrupt\n")
+    result = launch(own, "db", "interrupts" if where == "command" else "upgrade")
+    assert result.returncode == result.last["exit_code"] == 8
+
+
+def test_error_whose_parts_raise(shop: Path, launch: Launcher) -> None:
+    """A property of an exception of the application's costs neither line nor code."""
+    body = "\n\nclass Odd(Exception):\n    orig = property(lambda self: 1 / 0)\n\n\n"
+    append(revision_file(shop, HEAD), f"{body}def upgrade():\n    raise Odd('boom')\n")
+    result = launch(shop, "db", "upgrade")
+    assert result.returncode == result.last["exit_code"] == 8
+    assert "boom" in result.last["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("login", "--admin-password", "hunter2pw"),
+        ("login", "--admin-password=hunter2pw"),
+        ("fill", "--database-url", "postgresql:/u:hunter2pw@h/d"),
+        ("upgrade", "-x", "dsn=password='hunter2pw x'"),
+        ("upgrade", "-x", "dsn=host=h password = hunter2pw"),
+    ],
+)
+def test_password_among_the_arguments(words: tuple[str, ...], own: Path, launch: Launcher) -> None:
+    """What is called like a password on the command line is one, whoever's option it is."""
+    assert "hunter2pw" not in launch(own, "db", *words).stderr
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+@pytest.mark.parametrize(("output", "code"), [("/dev/full", 3), ("a closed pipe", 141)])
+def test_answer_that_nobody_gets(option: str, output: str, code: int, shop: Path) -> None:
+    """What is asked for and cannot be written is no success."""
+    if output == "a closed pipe":
+        reading, descriptor = os.pipe()
+        os.close(reading)
+    else:
+        descriptor = os.open(output, os.O_WRONLY)
+    done = subprocess.run(
+        [sys.executable, "-m", "flask_migrate_sidecar", option],
+        cwd=shop,
+        env=clean_environment(),
+        stdout=descriptor,
+        stderr=subprocess.PIPE,
+        check=False,
+    )
+    os.close(descriptor)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == json.loads(line)["exit_code"] == code
+
+
+def test_exit_that_was_kept_early(shop: Path, tmp_path: Path, sidecar: RunCommand) -> None:
+    """Who has kept `os._exit` since before the application changes nothing of a good end."""
+    (tmp_path / "packages").mkdir()
+    (tmp_path / "packages" / "x.pth").write_text(
+        "import os, atexit; atexit.register(os._exit, 5)\n"
+    )
+    result = sidecar(shop, "--site-packages", str(tmp_path / "packages"), "db", "upgrade")
+    assert result.returncode == 0
+    assert read_log(result.stderr)[-1]["event"] == "command.finished"
+
+
+@pytest.mark.parametrize("closed", ["lib", "lib/python{version}", "x.pth"])
+def test_packages_that_may_not_be_read(closed: str, shop: Path, tmp_path: Path) -> None:
+    """What is passed over among the packages may be what the application needs."""
+    version = "{}.{}".format(*sys.version_info[:2])
+    packages = tmp_path / "env" / "lib" / f"python{version}" / "site-packages"
+    packages.mkdir(parents=True)
+    (packages / "x.pth").write_text("")
+    folder = tmp_path / "env"
+    path = packages / closed if closed == "x.pth" else folder / closed.format(version=version)
+    path.chmod(0)
+    command = ["--site-packages", str(folder), "db", "heads"]
+    code, last = run_odd(command, cwd=shop, before=bind_to_rights)
+    path.chmod(0o755)
+    assert code == 3
+    assert "cannot be read" in last["error"]["message"]
+
+
+def test_folder_that_may_not_be_listed(shop: Path) -> None:
+    """Python finds no module there, and would say that there is none."""
+    shop.chmod(0o311)
+    command = ["--app-dir", str(shop), "db", "heads"]
+    code, last = run_odd(command, cwd=shop.parent, before=bind_to_rights)
+    shop.chmod(0o755)
+    assert code == 3
+    assert last["error"]["message"] == f"--app-dir {shop}: Permission denied"
+
+
+def test_password_that_is_not_utf_8(shop: Path, launch: Launcher) -> None:
+    """A variable of somebody else's may hold any bytes, and is masked all the same."""
+    result = launch(shop, "db", "upgrade", env={"SHOP_PASSWORD": os.fsdecode(b"caf\xe9")})
+    assert result.returncode == 0, result.stderr
+
+
+def test_url_that_is_not_utf_8(shop: Path, launch: Launcher) -> None:
+    """It is refused at once: no server could be meant."""
+    url = os.fsdecode(b"sqlite:///\xff.db")
+    result = launch(shop, "--database-url", url, "db", "upgrade")
+    assert result.returncode == result.last["exit_code"] == 3
+    assert "not UTF-8" in result.last["error"]["message"]
+
+
+@pytest.mark.parametrize("body", ["1 / 0\n", "import sys\nsys.exit(0)\n"])
+def test_broken_dotenv(body: str, shop: Path, tmp_path: Path, sidecar: RunCommand) -> None:
+    """A python-dotenv of the application's that cannot be imported is told as other packages."""
+    (tmp_path / "packages").mkdir()
+    (tmp_path / "packages" / "dotenv.py").write_text(body)
+    result = sidecar(shop, "--site-packages", str(tmp_path / "packages"), "db", "heads")
+    last = read_log(result.stderr)[-1]
+    assert result.returncode == last["exit_code"] == 3
+    assert "dotenv" in last["error"]["message"]

@@ -3,12 +3,15 @@
 import subprocess
 import sys
 import threading
+from time import monotonic, sleep
 
 import pytest
+from structlog.testing import capture_logs
 
-from flask_migrate_sidecar.history.environment import Environments
+from flask_migrate_sidecar.history.environment import Environments, Place
 from flask_migrate_sidecar.history.heartbeat import beating
-from flask_migrate_sidecar.history.progress import Progress
+from flask_migrate_sidecar.history.progress import Progress, Step
+from sidecar_runs import DEADLINE
 
 PROGRAM = """
 import os, threading, warnings
@@ -53,3 +56,18 @@ def test_no_heartbeat_without_a_period() -> None:
         assert "flask-migrate-heartbeat" not in {thread.name for thread in threading.enumerate()}
     with beating(Progress(), Environments({}), [], period=60, connect_timeout=1):
         assert "flask-migrate-heartbeat" in {thread.name for thread in threading.enumerate()}
+
+
+def test_revision_that_has_just_begun_is_not_told() -> None:
+    """A heartbeat is of a revision that has run for the period, whenever the thread wakes up."""
+    step = Step(Place("default"), None, "upgrade", "r1", None, "")
+    progress = Progress(running=step, running_since=monotonic() + 3600)
+    beats = beating(progress, Environments({}), [], period=0.01, connect_timeout=1)
+    with capture_logs() as log, beats:
+        sleep(0.1)
+        assert log == []
+        progress.running_since = 0
+        deadline = monotonic() + DEADLINE
+        while not log and monotonic() < deadline:
+            sleep(0.01)
+    assert log[0]["event"] == "migration.running"

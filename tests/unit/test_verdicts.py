@@ -1,5 +1,6 @@
 """What an error of a database means in the midst of a revision, and while a lock is taken."""
 
+import json
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -18,6 +19,7 @@ from flask_migrate_sidecar.errors import (
     RefusedError,
     SidecarError,
     UnavailableError,
+    passed_through,
 )
 from flask_migrate_sidecar.history.failure import explain
 
@@ -117,6 +119,37 @@ def test_busy_file_in_a_revision(tmp_path: Path) -> None:
     assert diagnose(caught.value, moment=Moment.REVISION).verdict is Verdict.LOCKED
     assert diagnose(caught.value).verdict is Verdict.NOT_READY
     assert isinstance(explain(caught.value), LockedError)
+
+
+def test_table_that_is_locked_by_another_one(tmp_path: Path) -> None:
+    """In a cache that two connections share, a table is busy as a file is between two processes."""
+    url = f"file:{tmp_path}/x.db?cache=shared"
+    with closing(sqlite3.connect(url, uri=True, isolation_level=None)) as other:
+        other.execute("CREATE TABLE t (i INTEGER)")
+        other.execute("BEGIN EXCLUSIVE")
+        ours = sqlite3.connect(url, uri=True, timeout=0)
+        with closing(ours), pytest.raises(sqlite3.OperationalError) as caught:
+            ours.execute("INSERT INTO t VALUES (1)")
+    assert diagnose(caught.value, moment=Moment.REVISION).verdict is Verdict.LOCKED
+
+
+def test_table_that_is_locked_by_oneself() -> None:
+    """A revision that drops what it still reads is at fault: to run again changes nothing."""
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.executescript("CREATE TABLE t (i INTEGER); INSERT INTO t VALUES (1), (2)")
+        rows = connection.execute("SELECT i FROM t")
+        rows.fetchone()
+        with pytest.raises(sqlite3.OperationalError, match="locked") as caught:
+            connection.execute("DROP TABLE t")
+    assert diagnose(caught.value, moment=Moment.REVISION).verdict is Verdict.FAILED
+
+
+@pytest.mark.parametrize(("function", "passed"), [("loads", True), ("dumps", False)])
+def test_function_on_the_way_of_an_error(function: str, passed: bool) -> None:
+    """An error came through this function of a package, and not merely through the package."""
+    with pytest.raises(ValueError, match="Expecting") as caught:
+        json.loads("{")
+    assert passed_through(caught.value, "json", function) is passed
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What an error means, where no server is needed to say so, and how the wait keeps time."""
 
 import sqlite3
+import threading
 import time
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from flask_migrate_sidecar.database.errors import Moment, diagnose, make_error
 from flask_migrate_sidecar.database.wait import Clock as Times
 from flask_migrate_sidecar.database.wait import Visit, wait_for_databases
 from flask_migrate_sidecar.errors import RefusedError, UnavailableError
+from sidecar_runs import DEADLINE
 
 psycopg = pytest.importorskip("psycopg")
 
@@ -267,3 +269,31 @@ def test_grace_begins_anew() -> None:
     assert clock.refused_long_enough(visit)
     visit.look(clock)
     assert not clock.refused_long_enough(visit)
+
+
+def test_attempt_that_has_not_answered_is_gone_on_with() -> None:
+    """A server that is slow is asked once, however often one looks for its answer."""
+    begun, answer = [], threading.Event()
+
+    def probe() -> str:
+        begun.append(threading.current_thread())
+        answer.wait(DEADLINE)
+        return "slow 1.0"
+
+    visit = Visit(Database("default", POSTGRESQL), probe)
+    for _ in range(3):
+        assert visit.look(Times(1e-6, 1, 0)) is None
+    answer.set()
+    assert visit.look(Times(60, 60, 0)) == "slow 1.0"
+    assert len(begun) == 1
+
+
+def test_attempt_at_the_deadline_has_a_moment() -> None:
+    """Whoever comes at the last moment, or behind it, still has the time that an answer takes."""
+
+    def probe() -> str:
+        time.sleep(0.02)
+        return "quick 1.0"
+
+    visit = Visit(Database("default", POSTGRESQL), probe)
+    assert visit.look(Times(1e-6, 1, 0)) == "quick 1.0"

@@ -42,7 +42,7 @@ def broken_packages_explained() -> Iterator[None]:
     """
     try:
         yield
-    except (SidecarError, Interrupted):
+    except (SidecarError, Interrupted, MemoryError):
         raise
     except BaseException as error:
         package = _find_package(error.__traceback__)

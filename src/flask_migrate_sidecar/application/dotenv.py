@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +30,9 @@ def load_dotenv(folder: Path) -> None:
         return
     with broken_packages_explained():
         from flask.cli import load_dotenv as load
+
+        if find_spec("dotenv") is not None:
+            import_module("dotenv")  # as Flask will
 
     before = Path.cwd()
     try:

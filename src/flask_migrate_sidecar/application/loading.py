@@ -74,10 +74,12 @@ def enter_folder(settings: Settings) -> Path:
     try:
         folder = Path(given).absolute()
         os.chdir(folder)
+        with os.scandir(folder):
+            pass  # Python finds no module in a folder that it cannot list
     except OSError as error:
         raise ConfigurationError(
             f"--app-dir {given}: {error.strerror}",
-            hint="check what is mounted there, and that this user may enter it",
+            hint="check what is mounted there, and that this user may enter and list it",
         ) from error
     for path in (folder / "src", folder):
         if path.is_dir() and str(path) not in sys.path:

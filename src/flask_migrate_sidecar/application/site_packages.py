@@ -6,12 +6,13 @@ Only the standard library is imported here.
 from __future__ import annotations
 
 import io
+import os
 import re
 import site
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,6 +75,10 @@ def _is_folder(path: Path) -> bool:
 def _find_readable(folder: Path, name: str) -> Path:
     """Find the packages of an environment that this user may read and that fits this Python."""
     try:
+        # A search by pattern passes over what may not be read.
+        for path in (folder, folder / "lib", *folder.glob("lib/python3*")):
+            with suppress(FileNotFoundError, NotADirectoryError), os.scandir(path):
+                pass
         found = _find_site_packages(folder, name)
         next(found.iterdir(), None)
         _check_platform(found, name)
@@ -93,6 +98,11 @@ def _add_folder(folder: Path) -> list[str]:
     Raises:
         ConfigurationError: one of them would have ended the process.
     """
+    for path in folder.glob("*.pth"):
+        if not os.access(path, os.R_OK):  # `site` passes over it
+            raise ConfigurationError(
+                f"{path} cannot be read", hint="let this user read it, or remove it"
+            )
     printed = io.StringIO()
     try:
         with redirect_stdout(printed), redirect_stderr(printed):

@@ -17,6 +17,7 @@ import click
 from flask.cli import ScriptInfo
 
 from flask_migrate_sidecar.errors import ConfigurationError, UsageError
+from flask_migrate_sidecar.process.os_exit import forked_children_ended
 from flask_migrate_sidecar.settings.command_line import STOCK, find_subcommand
 from flask_migrate_sidecar.settings.options import SETTINGS
 
@@ -87,7 +88,8 @@ class Subcommand:
     @property
     def directory(self) -> str | None:
         """The repository that was named with `-d`, for the subcommand or for the group."""
-        directory = self.params.get("directory") or self.group.params.get("directory")
+        own = None if self.is_own else self.params.get("directory")
+        directory = own or self.group.params.get("directory")
         return str(directory) if directory else None
 
     def reads(self, *, revision_environment: bool) -> bool:
@@ -139,7 +141,7 @@ class Subcommand:
                 Flask-Migrate put around it.
         """
         try:
-            with self.context:
+            with forked_children_ended(), self.context:
                 return self.context.command.invoke(self.context)
         except click.exceptions.Exit as error:
             if error.exit_code:
@@ -264,6 +266,11 @@ def _find_named(group: click.Group, words: Sequence[str]) -> Iterator[click.Comm
     """Find the commands that words name, one below the other; no other one is loaded."""
     rest = [word for word in words if not word.startswith("-")]
     while rest:
+        if group.chain:
+            # Any of the words may be one of them, or a value.
+            found = (group.get_command(click.Context(group), word) for word in rest)
+            yield from (command for command in found if command is not None)
+            return
         command = group.get_command(click.Context(group), rest.pop(0))
         if command is not None:
             yield command

@@ -50,14 +50,14 @@ def invoke(
     try:
         with _observed(session, subcommand, progress):
             subcommand.run()
-    except (Exception, SystemExit) as error:
-        explained = explain(error, repository=folder)
-        explained.fields = {**_tell_what_stayed(session, subcommand, progress), **explained.fields}
-        raise explained from error
     except Interrupted as interruption:
         kept = _tell_what_stayed(session, subcommand, progress)
         interruption.fields = {**kept, **interruption.fields}
         raise
+    except (Exception, SystemExit, KeyboardInterrupt) as error:
+        explained = explain(error, repository=folder)
+        explained.fields = {**_tell_what_stayed(session, subcommand, progress), **explained.fields}
+        raise explained from error
     if repository is not None and progress.applied and not subcommand.is_own:
         _read_back(session, subcommand, repository, progress)
     applied = [step.revision for step in progress.applied]

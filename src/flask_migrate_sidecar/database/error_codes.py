@@ -80,7 +80,8 @@ NUMBERS: Final = {
 RESULTS: Final = {
     **dict.fromkeys(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_PERM", "SQLITE_AUTH"), PLACE),
     "SQLITE_NOTADB": NO_DATABASE_FILE,
-    **dict.fromkeys(("SQLITE_BUSY", "SQLITE_LOCKED"), BUSY),
+    # SQLITE_LOCKED alone is a conflict of a connection with itself, which no waiting resolves.
+    **dict.fromkeys(("SQLITE_BUSY", "SQLITE_LOCKED_SHAREDCACHE"), BUSY),
 }
 # What has no code. The answers of a PostgreSQL server that say "later" come first: they win over
 # a refusal of another host. Names stand in double quotes and are emptied before the comparison.

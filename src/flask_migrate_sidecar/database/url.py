@@ -36,6 +36,8 @@ def read_url(text: str, *, name: str) -> URL:
     text = text.strip()
     if not text:
         raise _error(f"the URL of database {name!r} is empty", name)
+    if re.search("[\ud800-\udfff]", text):
+        raise _error(f"the URL of database {name!r} is not UTF-8", name)
     if re.search(r"[\x00-\x1f\x7f]", text):
         message = f"the URL of database {name!r} holds a line break or another control character"
         raise _error(message, name)

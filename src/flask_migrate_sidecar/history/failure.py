@@ -23,6 +23,7 @@ from flask_migrate_sidecar.database.errors import Moment, diagnose
 from flask_migrate_sidecar.errors import (
     ConfigurationError,
     HistoryError,
+    Interrupted,
     LockedError,
     MigrationError,
     PendingError,
@@ -61,9 +62,9 @@ def explained(repository: Path | None = None) -> Iterator[None]:
     """
     try:
         yield
-    except SidecarError:
+    except (SidecarError, Interrupted):
         raise
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit, KeyboardInterrupt) as error:
         raise explain(error, repository=repository) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -68,11 +69,13 @@ def hold_locks(
             continue
         options = LockOptions(connect_timeout, lease, watch, token)
         choices.append(Choice(make_lock(chosen, target, options), why, names))
+    process = os.getpid()
     with ExitStack() as stack:
         for choice in _distinct(choices, deadline):
             stack.enter_context(_hold(choice, guard, deadline, heartbeat))
         yield guard
-        guard.verify()
+        if os.getpid() == process:
+            guard.verify()
 
 
 def read_holder(
@@ -138,7 +141,7 @@ def _identify(lock: Lock, deadline: float) -> tuple[str, ...]:
 @contextmanager
 def _hold(choice: Choice, guard: Guard, deadline: float, heartbeat: float) -> Iterator[None]:
     """Hold one lock; what is to be given back is so from before the first try."""
-    watch = Watch(choice, guard.lost)
+    watch, process = Watch(choice, guard.lost), os.getpid()
     acquired = None
     try:
         Wait(choice, deadline, heartbeat).run()
@@ -147,7 +150,8 @@ def _hold(choice: Choice, guard: Guard, deadline: float, heartbeat: float) -> It
         guard.watches.append(watch)
         yield
     finally:
-        released = watch.stop() and _release(choice)
+        # A child that was forked meanwhile has a copy of it all, but the lock is not its to give.
+        released = os.getpid() == process and watch.stop() and _release(choice)
         if acquired is not None and released and not watch.is_lost:
             held = round(time.monotonic() - acquired, 3)
             logger.info("lock.released", held=held, **choice.fields())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import quote, quote_plus, unquote
@@ -24,7 +24,16 @@ _WORD: Final = re.compile(r"[A-Za-z]+|[0-9]+|.{1,5}", re.DOTALL)
 _PASSWORD_VARIABLE: Final = re.compile(r"(PASSWORD|PASSWD|_PASS)$", re.IGNORECASE)
 _SWITCHES: Final = frozenset({"", "0", "1", "yes", "no", "true", "false"})
 _SECRET_ARGUMENTS: Final = ("password", "passwd", "sslpassword", "pwd", "ssl_key_password")
-_QUERY_PASSWORD: Final = re.compile(rf"(?i)\b({'|'.join(_SECRET_ARGUMENTS)})=([^\s&;'\"]+)")
+# In a URL's query, or in a connection string, where it may be quoted (PostgreSQL manual, 34.1.1).
+_QUERY_PASSWORD: Final = re.compile(
+    rf"(?i)\b({'|'.join(_SECRET_ARGUMENTS)})(\s*=\s*)"
+    r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^\s&;'"]+)"""
+)
+# An option of anybody's that is called like one.
+_PASSWORD_OPTION: Final = re.compile(
+    r"--?[\w-]*(?:password|passwd|passphrase|secret|token)[\w-]*(?:=(?P<value>.*))?",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 class Secrets:
@@ -52,7 +61,7 @@ class Secrets:
         if isinstance(value, str):
             value = self._pattern.sub(MASK, value) if self._pattern else value
             value = _URL_PASSWORD.sub(rf"\1:{MASK}@", value)
-            return _QUERY_PASSWORD.sub(rf"\1={MASK}", value)
+            return _QUERY_PASSWORD.sub(rf"\1\2{MASK}", value)
         if isinstance(value, dict):
             return {self.hide(key): self.hide(item) for key, item in value.items()}
         if isinstance(value, (list, tuple, set, frozenset)):
@@ -85,12 +94,26 @@ def hide_settings(settings: Settings, environ: Mapping[str, str], argv: Iterable
     the command line may hold a URL and be no setting yet, or never: a mistyped option, one behind
     a command of the application's own.
     """
+    words = list(argv)
     urls = [settings.database_url or "", *(text.partition("=")[2] for text in settings.bind_url)]
-    urls += [text for text in (*environ.values(), *argv) if "://" in text and "@" in text]
+    urls += [text for text in environ.values() if "://" in text and "@" in text]
+    # One that is mistyped is a secret as well.
+    urls += [text for text in words if ":" in text and "@" in text]
+    secrets.add(_find_in_options(words))
     for url in filter(None, urls):
         secrets.add(find_secrets(url))
     named = {text for name, text in environ.items() if _PASSWORD_VARIABLE.search(name)}
     secrets.add(text for text in named if text.lower() not in _SWITCHES)
+
+
+def _find_in_options(words: Sequence[str]) -> Iterator[str]:
+    """Give the values of options that are called like a password, whoever's they are."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        found = _PASSWORD_OPTION.fullmatch(word)
+        if found is not None:
+            value = following if found["value"] is None else found["value"]
+            if not value.startswith("-") and value.lower() not in _SWITCHES:
+                yield value
 
 
 def find_secrets(url: URL | str) -> set[str]:
@@ -102,7 +125,7 @@ def find_secrets(url: URL | str) -> set[str]:
     found: set[str] = set()
     if isinstance(url, str):
         # Greedy on purpose: a password that was not percent-encoded may hold an @ itself.
-        raw = re.search(r"://[^:/@]*:(?P<password>.*)@", url)
+        raw = re.search(r":/{0,3}[^:/@]*:(?P<password>.*)@", url)
         found |= {raw["password"], unquote(raw["password"])} if raw else set()
         # What a parser that guesses otherwise takes for the host is a part of it.
         found |= set(re.split("[@/]", raw["password"])) if raw else set()
@@ -130,7 +153,9 @@ def _spell(secret: str) -> set[str]:
     (Alembic doubles a percent sign in its file; libpq's connection strings escape with a
     backslash: PostgreSQL manual, 34.1.1.)
     """
-    encoded = {quote(secret), quote(secret, safe=""), quote(secret, safe=" +"), quote_plus(secret)}
+    # What is not UTF-8 stands in the environment all the same.
+    encoded = {quote(secret, safe, errors="surrogateescape") for safe in ("/", "", " +")}
+    encoded.add(quote_plus(secret, errors="surrogateescape"))
     # The first releases of SQLAlchemy 2.0 encode these three alone.
     encoded.add(re.sub(r"[:@/]", lambda found: f"%{ord(found[0]):X}", secret))
     encoded |= {re.sub("%[0-9A-F]{2}", lambda hexa: hexa[0].lower(), text) for text in encoded}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import atexit
 import os
-from collections.abc import Callable
-from contextlib import suppress
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Final, NoReturn
 
 from flask_migrate_sidecar.errors import ConfigurationError
@@ -29,16 +31,48 @@ def guard_exit(last_word: Callable[[int], int]) -> Callable[[int], NoReturn]:
     """Let `os._exit` in user code not end the process without a word.
 
     Args:
-        last_word: logs the end, receives the exit code and gives the one to end with.
+        last_word: logs the end, receives the exit code and gives the one to end with. It counts
+            for whoever has kept an `os._exit` that was guarded before, too.
 
     Returns:
         The real `os._exit`.
     """
-    process = os.getpid()
-
-    def leave(code: int) -> NoReturn:
-        # A forked child ends this way by rights.
-        EXIT(last_word(code) if os.getpid() == process else code)
-
-    os._exit = leave  # type: ignore[assignment]
+    _last_words[:] = [(os.getpid(), last_word)]
+    os._exit = _leave  # type: ignore[assignment]
     return EXIT
+
+
+@contextmanager
+def forked_children_ended() -> Iterator[None]:
+    """End a child that the application forked where it comes out of the block.
+
+    What is around it is the parent's: its lock, its connections, its last line.
+    """
+    process = os.getpid()
+    try:
+        yield
+    except BaseException as error:
+        if os.getpid() != process:
+            if not isinstance(error, SystemExit):
+                traceback.print_exception(error)
+            _end_child(error.code if isinstance(error, SystemExit) else 1)
+        raise
+    if os.getpid() != process:
+        _end_child(None)
+
+
+def _end_child(code: object) -> NoReturn:
+    """End as Python does: any object is a code, and those that are no number are 1."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    EXIT(code & 0xFF if isinstance(code, int) else int(code is not None))
+
+
+_last_words: Final[list[tuple[int, Callable[[int], int]]]] = []
+
+
+def _leave(code: int) -> NoReturn:
+    process, last_word = _last_words[-1]
+    # A forked child ends this way by rights.
+    EXIT(last_word(code) if os.getpid() == process else code)
