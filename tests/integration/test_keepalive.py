@@ -1,15 +1,18 @@
-"""Both ends of a connection notice that the other one is gone, whichever driver and server."""
+"""Both ends of a connection notice that the other one is gone, or was never there."""
 
 import os
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import sleep
 
 import pytest
 from sqlalchemy import NullPool, create_engine, text
 
+from conftest import RunCommand
 from racing import GATED, finish, let_go_on, start, write_app
 from servers import Database, Server
+from sidecar_runs import prepend, read_log
 
 SERVERS = {
     "psycopg": "postgres",
@@ -114,3 +117,38 @@ def test_server_asks_whether_the_client_is_there(
         found = {row[0]: row[1] for row in said}
     assert found["tcp_keepalives_idle"] == ("99" if mode == "own" else "15")
     assert found["client_connection_ch"] == "5000"
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("driver", SERVERS)
+def test_connection_of_env_py_to_nowhere(
+    driver: str, copy_app: Callable[[str], Path], launch: RunCommand
+) -> None:
+    """`--connect-timeout` holds for what `env.py` connects to by itself, too."""
+    if driver == "mysqldb":
+        pytest.importorskip("MySQLdb")
+    shop = copy_app("shop")
+    scheme = "postgresql" if SERVERS[driver] == "postgres" else "mysql"
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        place = f"{scheme}+{driver}://u:p@127.0.0.1:{silent.getsockname()[1]}/x"
+        prepend(
+            shop / "migrations" / "env.py",
+            f"from sqlalchemy import create_engine\ncreate_engine({place!r}).connect()\n",
+        )
+        result = launch(shop, "--connect-timeout", "1", "db", "upgrade")
+    last = read_log(result.stderr)[-1]
+    assert result.returncode == last["exit_code"] == 5
+
+
+SLEEP = {"postgres": "SELECT pg_sleep(1.5)", "mariadb": "SELECT sleep(1.5)"}
+
+
+@pytest.mark.parametrize("driver", SERVERS)
+def test_statement_that_takes_longer_than_connecting(
+    driver: str, database: Database, tmp_path: Path, launch: RunCommand
+) -> None:
+    """A limit for connecting is none for what runs on the connection."""
+    app = write_app(tmp_path / "app", [f'    op.execute("{SLEEP[SERVERS[driver]]}")\n'])
+    env = {"DATABASE_URL": database.url(driver)}
+    result = launch(app, "--connect-timeout", "1", "db", "upgrade", env=env)
+    assert result.returncode == 0, result.stderr

@@ -15,7 +15,7 @@ from flask_migrate_sidecar.application.databases_of_app import (
 from flask_migrate_sidecar.application.import_retry import retry_import
 from flask_migrate_sidecar.application.loading import Application, enter_folder, load_application
 from flask_migrate_sidecar.application.subcommand import may_read, own_options
-from flask_migrate_sidecar.database.connect import Database
+from flask_migrate_sidecar.database.connect import Database, limit_connecting
 from flask_migrate_sidecar.database.redirect import check_place
 from flask_migrate_sidecar.database.url import is_memory
 from flask_migrate_sidecar.database.wait import wait_for_databases
@@ -131,6 +131,7 @@ def open_session(
     Raises:
         SidecarError: the application cannot be had, or its databases cannot.
     """
+    limit_connecting(settings.connect_timeout)
     enter_folder(settings)
     _wait_for_known(line, settings)
     guess = _guess_late_flags(line)

@@ -148,6 +148,38 @@ class Database:
         return {key: value for key, value in limits.items() if key not in self.url.query}
 
 
+def limit_connecting(seconds: float) -> None:
+    """Let nothing connect for longer than that, where it has not been said how long.
+
+    The application's engines and those that `env.py` makes are meant: a path that has been cut
+    since would hold each for minutes (Linux, `tcp_syn_retries`; tcp(7)).
+
+    Args:
+        seconds: for one attempt; drivers round it up.
+    """
+
+    @event.listens_for(Engine, "do_connect")
+    def limit(dialect: Any, _record: Any, _args: Any, parameters: Parameters) -> None:
+        # SQLite's only limit is how long it waits for another one's lock.
+        if is_ours(dialect) or dialect.name == "sqlite":
+            return
+        hosts = {"host": str(parameters["host"])} if "host" in parameters else {}
+        url = URL.create(f"{dialect.name}+{dialect.driver}", query=hosts)
+        for name, value in find_dialect(dialect.name).arguments(url, seconds).items():
+            parameters.setdefault(name, value)
+        if dialect.driver == "pymysql":
+            parameters.setdefault("read_timeout", _OfHandshake(seconds))
+
+    @event.listens_for(Engine, "connect")
+    def unlimit(connection: Any, _record: Any) -> None:
+        if isinstance(getattr(connection, "_read_timeout", None), _OfHandshake):
+            connection._read_timeout = None  # noqa: SLF001 - statements take their time
+
+
+class _OfHandshake(float):
+    """Seconds for an answer until the login is done: PyMySQL's limit for connecting ends before."""
+
+
 def _borrow(source: Engine, amend: Callable[[Parameters], None]) -> Any:
     """Make a driver's connection as an engine of the application's does; it is ours to close.
 
