@@ -68,9 +68,34 @@ class Config(AlembicConfig):
         super().__init__(*args, **kwargs)
         self.config_args = _Substitutions(self.config_args)
 
+    def set_section_option(self, section: str, name: str, value: str) -> None:
+        """Set an option, and mend the URLs that old files `env.py` make of the application's.
+
+        Up to Flask-Migrate 2.4 they do not escape `%`; those of 2.5.3 to 2.6.0 take `str(url)`,
+        which since SQLAlchemy 1.4 has `***` where the password was.
+        """
+        if name == "sqlalchemy.url":
+            value = _find_whole_url(value)
+        try:
+            super().set_section_option(section, name, value)
+        except ValueError:
+            super().set_section_option(section, name, escape(value))
+
     def get_template_directory(self) -> str:
         """Give the folder of the templates."""
         return self.template_directory or str(find_templates())
+
+
+def _find_whole_url(text: str) -> str:
+    """Give the application's URL with its password, where the text is one without it."""
+    if ":***@" not in text:
+        return text
+    from .databases import list_urls
+
+    for url in list_urls():
+        if str(url) == text.replace("%%", "%"):
+            return escape(url.render_as_string(hide_password=False))
+    return text
 
 
 def find_pyproject(directory: Path) -> Path | None:

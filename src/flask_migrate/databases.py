@@ -11,6 +11,7 @@ from .state import find_state
 
 if TYPE_CHECKING:
     from alembic.config import Config
+    from sqlalchemy import URL
 
 # What `--bind` calls the main database, whose own name is ''.
 MAIN_DATABASE = "default"
@@ -23,6 +24,17 @@ def list_databases() -> list[str]:
     if not names:
         names = _list_without_engines(db)
     return [*dict.fromkeys(name or "" for name in names)]
+
+
+def list_urls() -> list[URL]:
+    """Give the URLs of the application's databases, with their passwords."""
+    db = find_state().db
+    engines = [*(getattr(db, "engines", None) or {}).values()]
+    engines += (getattr(db, "async_engines", None) or {}).values()
+    if not engines:
+        names = [name for name in _list_without_engines(db) if name is not None]
+        engines = [db.get_engine(), *(db.get_engine(bind=name) for name in names)]
+    return [engine.url for engine in engines if engine is not None]
 
 
 def _list_without_engines(db: Any) -> list[str | None]:

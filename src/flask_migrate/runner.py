@@ -91,6 +91,7 @@ Environment.create_module_class_proxy(vars(alembic.context), {})
 def _note_revisions(function: Callable[..., Any]) -> Callable[..., Any]:
     """Remember which revisions the databases hold, for errors that can then name them."""
 
+    @functools.wraps(function)
     def run(rev: Any, context: Any) -> Any:
         _seen.get().revisions.update(rev or ())
         _seen.get().current = tuple(rev or ())

@@ -7,6 +7,7 @@ from flask_sqlalchemy import SQLAlchemy
 
 import flask_migrate
 import old_environments as old
+from conftest import RunCommand
 from library import (
     MULTIDB,
     SINGLE,
@@ -18,6 +19,8 @@ from library import (
     write_app,
     write_repository,
 )
+from servers import Postgres
+from sidecar_runs import read_log
 
 SHAPES = {
     "first releases": old.EXTENSION_METADATA,
@@ -216,3 +219,37 @@ def test_compare_type(argument: str, revisions: int, tmp_path: Path) -> None:
     with project.app.app_context():
         flask_migrate.migrate()
     assert len(project.revisions) == revisions
+
+
+# What they wrote as the URL of `engine_from_config`, which the INI file then interpolates.
+URLS = {
+    "2.0 to 2.4": 'current_app.config["SQLALCHEMY_DATABASE_URI"]',
+    "2.5.3 to 2.6.0": 'str(state.db.engine.url).replace("%", "%%")',
+}
+
+
+@pytest.mark.parametrize("command", ["flask", "sidecar", "elsewhere"])
+@pytest.mark.parametrize("release", URLS)
+def test_password_in_the_url_of_old_files(
+    release: str, command: str, tmp_path: Path, postgres15: Postgres, launch: RunCommand
+) -> None:
+    """A password, with a percent sign or without, is the application's and no `***`."""
+    database = postgres15.create_database()
+    plain = 'current_app.config["SQLALCHEMY_DATABASE_URI"].replace("%", "%%")'
+    assert plain in old.VERSION_2
+    own = "postgresql+psycopg://shop:no@127.0.0.1:1/x" if command == "elsewhere" else database.url()
+    source = SINGLE.replace('f"sqlite:///{HERE}/main.db"', repr(own))
+    assert own in source
+    write_repository(write_app(tmp_path, source), old.VERSION_2.replace(plain, URLS[release]))
+    (tmp_path / "migrations" / "versions" / "aa.py").write_text(
+        "revision, down_revision = 'aa', None\n\n\ndef upgrade():\n    pass\n"
+    )
+    if command == "flask":
+        *_, current = flask(tmp_path, "db upgrade", "db current", warnings="default")
+        assert current.stdout.split() == ["aa", "(head)"]
+    else:
+        options = ["--database-url", database.url()] if command == "elsewhere" else []
+        result = launch(tmp_path, *options, "db", "upgrade")
+        assert result.returncode == 0, result.stderr
+        assert read_log(result.stderr)[-1]["to"] == {"default": ["aa"]}
+    postgres15.drop_database(database.name)

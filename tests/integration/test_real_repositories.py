@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar_runs import Launcher, prepend, revision_file
+from sidecar_runs import Launcher, append, prepend, revision_file
 
 HEAD = "6b92f4ec08d1"
 # Looked up while the file is loaded, as `op` allows wherever env.py has configured a context.
@@ -59,3 +59,36 @@ def test_configuration_file_that_env_py_misses(shop: Path, launch: Launcher) -> 
     result = launch(shop, "db", "upgrade")
     assert result.returncode == 3
     assert "alembic.ini" in result.last["error"]["message"]
+
+
+# How applications migrate in their factory, as a recipe says.
+AT_CREATION = {
+    "function": "from flask_migrate import upgrade\n        upgrade()",
+    "alembic": (
+        "from alembic import command\n        migrate = app.extensions['migrate'].migrate\n"
+        "        config = migrate.get_config()\n"
+        "        command.upgrade(config, 'head')"
+    ),
+    "stamp": "from flask_migrate import stamp\n        stamp(revision='head')",
+}
+
+
+@pytest.mark.parametrize("how", AT_CREATION)
+def test_application_that_migrates_while_it_is_imported(
+    how: str, shop: Path, launch: Launcher
+) -> None:
+    """That is left to the run: a gate migrates nothing, and an upgrade has its lock and its log."""
+    lines = AT_CREATION[how]
+    append(
+        shop / "app.py",
+        "\n\nmake = create_app\n\n\ndef create_app():\n    app = make()\n"
+        f"    with app.app_context():\n        {lines}\n    return app\n",
+    )
+    gate = launch(shop, "--head-timeout", "0", "wait", "head")
+    assert gate.returncode == 10
+    assert gate.last["states"] == {"default": "empty"}
+    result = launch(shop, "db", "upgrade")
+    assert result.returncode == 0, result.stderr
+    assert len(result.last["applied"]) > 1
+    left = [line for line in result.log if line["event"] == "migration.left"]
+    assert [line["subcommand"] for line in left] == ["stamp" if how == "stamp" else "upgrade"]

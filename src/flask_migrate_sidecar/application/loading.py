@@ -26,6 +26,7 @@ from flask_migrate_sidecar.settings.options import Settings
 from .discovery import find_application
 from .import_failure import explain_import_error
 from .import_limit import ImportTimeoutError, limit_time
+from .migrations_at_import import migrations_left_to_the_run
 from .migrations_only import (
     MIGRATIONS_ONLY,
     describe_drivers,
@@ -108,7 +109,7 @@ def load_application(
     if wants_migrations_only(settings, arguments):
         app, source = make_application(settings, os.environ, arguments), MIGRATIONS_ONLY
     else:
-        with limit_time(settings.app_timeout, force):
+        with limit_time(settings.app_timeout, force), migrations_left_to_the_run():
             app, source = _import_application(settings.app), MOUNTED
     # Some applications change it at import, and the repository's path is relative to it.
     os.chdir(folder)
