@@ -6,12 +6,16 @@ import configparser
 import re
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import alembic
 from alembic.config import Config as AlembicConfig
 from alembic.util import CommandError
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
 
 _PACKAGE = Path(__file__).resolve().parent
 
@@ -67,6 +71,8 @@ class Config(AlembicConfig):
             kwargs.setdefault("stdout", sys.stdout)
         super().__init__(*args, **kwargs)
         self.config_args = _Substitutions(self.config_args)
+        # The application's databases, where there is one.
+        self.list_urls: Callable[[], list[URL]] = list
 
     def set_section_option(self, section: str, name: str, value: str) -> None:
         """Set an option, and mend the URLs that old files `env.py` make of the application's.
@@ -74,28 +80,23 @@ class Config(AlembicConfig):
         Up to Flask-Migrate 2.4 they do not escape `%`; those of 2.5.3 to 2.6.0 take `str(url)`,
         which since SQLAlchemy 1.4 has `***` where the password was.
         """
-        if name == "sqlalchemy.url":
-            value = _find_whole_url(value)
+        if name == "sqlalchemy.url" and ":***@" in value:
+            value = self._find_whole_url(value)
         try:
             super().set_section_option(section, name, value)
         except ValueError:
             super().set_section_option(section, name, escape(value))
 
+    def _find_whole_url(self, text: str) -> str:
+        """Give the application's URL that the text is without its password."""
+        for url in self.list_urls():
+            if str(url) == text.replace("%%", "%"):
+                return escape(url.render_as_string(hide_password=False))
+        return text
+
     def get_template_directory(self) -> str:
         """Give the folder of the templates."""
         return self.template_directory or str(find_templates())
-
-
-def _find_whole_url(text: str) -> str:
-    """Give the application's URL with its password, where the text is one without it."""
-    if ":***@" not in text:
-        return text
-    from .databases import list_urls
-
-    for url in list_urls():
-        if str(url) == text.replace("%%", "%"):
-            return escape(url.render_as_string(hide_password=False))
-    return text
 
 
 def find_pyproject(directory: Path) -> Path | None:

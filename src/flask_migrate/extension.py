@@ -104,10 +104,12 @@ class Migrate:
         from argparse import Namespace
 
         from .config import load_config
+        from .databases import list_urls
 
         group = group_options()
         folder = str(directory or group.get("directory") or self.directory)
         config = load_config(folder, group.get("name") or "alembic")
+        config.list_urls = list_urls
         extra = [x_arg] if isinstance(x_arg, str) else [*(x_arg or ())]
         values = opts if isinstance(opts, Mapping) else dict.fromkeys(opts or (), True)
         config.attributes["configure_logger"] = from_command_line.get()

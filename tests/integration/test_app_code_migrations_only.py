@@ -17,6 +17,7 @@ from app_code import (
     write_repository,
 )
 from conftest import APPS
+from servers import Postgres
 
 if TYPE_CHECKING:
     from conftest import RunCommand
@@ -310,3 +311,73 @@ def test_with_upstream_flask_migrate(version: str, tmp_path: Path, launch: "RunC
     }
     for command, code in {"upgrade": 0, "current": 0, "migrate": 3, "downgrade": 0}.items():
         assert launch(folder, "db", command, env=env).returncode == code
+
+
+@pytest.mark.parametrize("command", [("db", "upgrade"), ("wait", "head"), ("db", "stamp", "head")])
+def test_version_table_of_the_application(
+    command: tuple[str, ...],
+    create_database_url: Callable[[], str],
+    copy_app: Callable[[str], Path],
+    tmp_path: Path,
+    launch: "RunCommand",
+) -> None:
+    """A database that the application has migrated is not empty because its table is elsewhere."""
+    url = create_database_url()
+    app = copy_app("shop")
+    source, plain = (app / "app.py").read_text(), "migrate = Migrate()"
+    assert plain in source
+    own = "migrate = Migrate(version_table='shop_version')"
+    (app / "app.py").write_text(source.replace(plain, own))
+    assert launch(app, "db", "upgrade", env={"DATABASE_URL": url}).returncode == 0
+    before = describe_schema(url)
+
+    folder = copy_repository("shop", tmp_path / "alone")
+    env = {"MIGRATE_DATABASE_URL": url, "MIGRATE_HEAD_TIMEOUT": "0"}
+    refused = launch(folder, *command, env=env)
+    named = launch(folder, "--version-table", "shop_version", *command, env=env)
+
+    assert refused.returncode == read_last(refused)["exit_code"] == 3
+    assert "shop_version" in read_last(refused)["error"]["message"]
+    assert "--version-table shop_version" in read_last(refused)["hint"]
+    assert named.returncode == 0, named.stderr
+    assert describe_schema(url) == before
+    if command == ("db", "upgrade"):
+        assert read_last(named)["applied"] == []
+
+
+def test_version_table_of_somebody_else(
+    create_database_url: Callable[[], str], tmp_path: Path, launch: "RunCommand"
+) -> None:
+    """Whoever shares a database with another application says so once, and is believed."""
+    url = create_database_url()
+    with create_engine(url, poolclass=NullPool).begin() as connection:
+        connection.exec_driver_sql("CREATE TABLE theirs (version_num VARCHAR(32))")
+    folder = copy_repository("shop", tmp_path / "alone")
+    command = ("--version-table", "alembic_version", "db", "upgrade")
+    result = launch(folder, *command, env={"MIGRATE_DATABASE_URL": url})
+    assert result.returncode == 0, result.stderr
+    assert launch(folder, "db", "upgrade", env={"MIGRATE_DATABASE_URL": url}).returncode == 0
+
+
+def test_version_table_in_a_schema(
+    postgres15: Postgres, tmp_path: Path, launch: "RunCommand"
+) -> None:
+    """The schema stands before the name, as `version_table_schema` does beside it."""
+    database = postgres15.create_database()
+    with create_engine(database.url(), poolclass=NullPool).begin() as connection:
+        connection.exec_driver_sql("CREATE SCHEMA own")
+    folder = copy_repository("shop", tmp_path / "alone")
+    env = {"MIGRATE_DATABASE_URL": database.url(), "MIGRATE_VERSION_TABLE": "own.versions"}
+    assert launch(folder, "db", "upgrade", env=env).returncode == 0
+    with create_engine(database.url(), poolclass=NullPool).connect() as connection:
+        assert len(connection.exec_driver_sql("SELECT * FROM own.versions").all()) == 1
+    postgres15.drop_database(database.name)
+
+
+def test_version_table_with_the_application(
+    copy_app: Callable[[str], Path], launch: "RunCommand"
+) -> None:
+    """With the application the setting would be a second, contrary word."""
+    result = launch(copy_app("shop"), "--version-table", "x", "db", "upgrade")
+    assert result.returncode == 3
+    assert "which says where" in read_last(result)["error"]["message"]

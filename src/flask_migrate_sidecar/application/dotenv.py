@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -32,7 +31,7 @@ def load_dotenv(folder: Path) -> None:
         from flask.cli import load_dotenv as load
 
         if find_spec("dotenv") is not None:
-            import_module("dotenv")  # as Flask will
+            import dotenv  # noqa: F401 - as Flask will
 
     before = Path.cwd()
     try:

@@ -108,6 +108,11 @@ def load_application(
     started, folder = monotonic(), Path.cwd()
     if wants_migrations_only(settings, arguments):
         app, source = make_application(settings, os.environ, arguments), MIGRATIONS_ONLY
+    elif settings.version_table is not None:
+        raise ConfigurationError(
+            "--version-table is for migrations without their application, which says where",
+            hint="leave it out, or run without the application: --app none",
+        )
     else:
         with limit_time(settings.app_timeout, force), migrations_left_to_the_run():
             app, source = _import_application(settings.app), MOUNTED

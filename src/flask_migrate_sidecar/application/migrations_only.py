@@ -131,8 +131,18 @@ def make_application(
         db = SQLAlchemy(app)
     except OSError as error:
         raise explain_folder(error) from error
-    Migrate(app, db, directory=settings.directory or "migrations")
+    place = _find_version_table(settings.version_table)
+    Migrate(app, db, directory=settings.directory or "migrations", **place)
     return app
+
+
+def _find_version_table(given: str | None) -> dict[str, Any]:
+    """Give Alembic's arguments for the version table (`EnvironmentContext.configure`)."""
+    if given is None:
+        return {}
+    schema, _, name = given.rpartition(".")
+    place = {"version_table": name}
+    return {**place, "version_table_schema": schema} if schema else place
 
 
 def describe_drivers(app: Flask) -> dict[str, str]:

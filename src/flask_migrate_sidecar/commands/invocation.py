@@ -6,8 +6,11 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, Final
 
+from flask_migrate_sidecar.application.migrations_only import MIGRATIONS_ONLY
 from flask_migrate_sidecar.application.subcommand import Subcommand
 from flask_migrate_sidecar.database.connect import Database
+from flask_migrate_sidecar.database.dialect import find_dialect
+from flask_migrate_sidecar.database.url import is_memory
 from flask_migrate_sidecar.errors import ConfigurationError, Interrupted, MigrationError
 from flask_migrate_sidecar.history.environment import Readings, label_place
 from flask_migrate_sidecar.history.failure import explain, explained
@@ -86,6 +89,7 @@ def read_selected(
         **options,
     )
     require_managed(session, {place.database for place in found}, subcommand.binds)
+    require_version_table(session, found)
     return {place: held for place, held in found.items() if subcommand.selects(place.database)}
 
 
@@ -111,6 +115,34 @@ def require_managed(session: Session, found: Collection[str], binds: Sequence[st
                 hint="leave the bind out, or use a repository for several databases: "
                 "'db init --multidb' makes one",
                 database=name,
+            )
+
+
+def require_version_table(session: Session, found: Readings) -> None:
+    """Want an empty database to be empty: without its application, nothing says where it looks.
+
+    Raises:
+        ConfigurationError: the revisions may be in a table of another name.
+    """
+    settings = session.settings
+    if session.application.source != MIGRATIONS_ONLY or settings.version_table is not None:
+        return
+    for place, revisions in found.items():
+        database = next(d for d in session.databases if d.name == place.database)
+        if revisions or is_memory(database.url):
+            continue
+        dialect = find_dialect(database.url.get_backend_name())
+        with database.engine(connect_timeout=settings.connect_timeout).connect() as connection:
+            others = [n for n in dialect.find_version_tables(connection) if n != place.table]
+        if others:
+            raise ConfigurationError(
+                f"the database {place.database} has no revision in {place.table}, but a table of "
+                f"that form called {', '.join(others)}",
+                hint=f"--version-table {others[0]}, if the application says Migrate(..., "
+                f"version_table={others[0].rpartition('.')[2]!r}); --version-table {place.table}, "
+                "if it is somebody else's",
+                database=place.database,
+                tables=others,
             )
 
 

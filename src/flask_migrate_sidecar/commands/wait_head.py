@@ -24,7 +24,7 @@ from flask_migrate_sidecar.history.repository import Repository, open_repository
 from flask_migrate_sidecar.history.revisions import open_history
 from flask_migrate_sidecar.log.logger import get_logger
 
-from .invocation import require_managed, warn_of_unmanaged
+from .invocation import require_managed, require_version_table, warn_of_unmanaged
 from .session import Result, Session
 
 if TYPE_CHECKING:
@@ -105,6 +105,7 @@ def _look(session: Session, repository: Repository, script: ScriptDirectory) -> 
             hint="check that the image or the volume holds the revisions",
         )
     require_managed(session, {place.database for place in found})
+    require_version_table(session, found)
     states = {name: judge(script, held) for name, held in label(found).items()}
     return _Look(states, found=found)
 

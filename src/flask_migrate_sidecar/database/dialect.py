@@ -71,6 +71,10 @@ class Dialect:
         url = connection.engine.url
         return (url.get_backend_name(), str(url.host), str(url.port), str(url.database))
 
+    def find_version_tables(self, connection: Connection) -> Sequence[str]:
+        """Name the tables that have the form of Alembic's version table, whoever made them."""
+        return ()
+
     def watch_client(self, connection: Connection) -> None:
         """Let the server notice that a client is gone, where a session can ask for that.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from sqlalchemy import URL, Connection
@@ -36,6 +37,11 @@ _BLOCKED_BY: Final = """
     JOIN information_schema.processlist w ON w.id = %d AND LOCATE('lock', w.state) > 0
     LEFT JOIN information_schema.processlist p ON p.id = t.trx_mysql_thread_id
     WHERE t.trx_mysql_thread_id <> w.id
+"""
+
+_VERSION_TABLES: Final = """
+    SELECT table_name FROM information_schema.columns WHERE table_schema = DATABASE()
+    GROUP BY table_name HAVING count(*) = 1 AND max(column_name) = 'version_num' ORDER BY 1
 """
 
 
@@ -86,6 +92,10 @@ class MySQL(Dialect):
         rows = connection.exec_driver_sql(_IDENTITY).all()
         database = connection.exec_driver_sql("SELECT DATABASE()").scalar()
         return ("mysql", str(database), *sorted(f"{name}={value}" for name, value in rows))
+
+    def find_version_tables(self, connection: Connection) -> Sequence[str]:
+        """Look in the session's database."""
+        return connection.exec_driver_sql(_VERSION_TABLES).scalars().all()
 
     def find_schema(self, connection: Connection) -> str | None:
         """Ask for the session's default database: MariaDB and MySQL call a schema that."""

@@ -47,6 +47,13 @@ _HOLDERS: Final = text("""
     WHERE l.relation = to_regclass(:name) AND l.granted AND l.mode = 'AccessExclusiveLock'
 """)
 _CANCEL_SECONDS: Final = 2.0
+# Of what this user may see.
+_VERSION_TABLES: Final = text("""
+    SELECT CASE WHEN table_schema = current_schema() THEN table_name
+        ELSE table_schema || '.' || table_name END
+    FROM information_schema.columns GROUP BY table_schema, table_name
+    HAVING count(*) = 1 AND max(column_name) = 'version_num' ORDER BY 1
+""")
 _WATCH_CLIENT: Final = text("""
     SELECT set_config(name, value, false) FROM pg_catalog.pg_settings JOIN (VALUES
         ('tcp_keepalives_idle', :idle), ('tcp_keepalives_interval', :interval),
@@ -103,6 +110,10 @@ class PostgreSQL(Dialect):
     def identify(self, connection: Connection) -> tuple[str, ...]:
         """Ask the server: URLs of one database can differ in every part."""
         return ("postgresql", *map(str, connection.exec_driver_sql(_IDENTITY).one()))
+
+    def find_version_tables(self, connection: Connection) -> Sequence[str]:
+        """Look in every schema; the usual one is not named."""
+        return connection.execute(_VERSION_TABLES).scalars().all()
 
     def watch_client(self, connection: Connection) -> None:
         """Set what nobody has set, in the session and not in a transaction of it.

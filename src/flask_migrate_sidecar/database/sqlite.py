@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +22,11 @@ _FOLDER: Final = "mount the volume, create the folder, and let this user write t
 _BUSY_TIMEOUT: Final = 0.25
 _CLOCK: Final = "SELECT CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"
 
+_VERSION_TABLES: Final = """
+    SELECT m.name FROM sqlite_master m JOIN pragma_table_info(m.name) p WHERE m.type = 'table'
+    GROUP BY m.name HAVING count(*) = 1 AND max(p.name) = 'version_num' ORDER BY 1
+"""
+
 
 class SQLite(Dialect):
     """SQLite, in a file or in memory."""
@@ -33,6 +39,10 @@ class SQLite(Dialect):
         """Name the file that is open, its links resolved."""
         files = {row[1]: row[2] for row in connection.exec_driver_sql("PRAGMA database_list")}
         return "sqlite", os.path.realpath(files["main"]) if files["main"] else ":memory:"
+
+    def find_version_tables(self, connection: Connection) -> Sequence[str]:
+        """Look in the main file."""
+        return connection.exec_driver_sql(_VERSION_TABLES).scalars().all()
 
     def read_clock(self, connection: Connection) -> int:
         """Read the machine's clock, through the database."""

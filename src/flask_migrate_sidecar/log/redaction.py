@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any, Final
 from urllib.parse import quote, quote_plus, unquote
 
@@ -108,7 +109,7 @@ def hide_settings(settings: Settings, environ: Mapping[str, str], argv: Iterable
 
 def _find_in_options(words: Sequence[str]) -> Iterator[str]:
     """Give the values of options that are called like a password, whoever's they are."""
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in pairwise([*words, ""]):
         found = _PASSWORD_OPTION.fullmatch(word)
         if found is not None:
             value = following if found["value"] is None else found["value"]

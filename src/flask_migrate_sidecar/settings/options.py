@@ -92,6 +92,11 @@ class Settings:
         variables=("FLASK_DB_DIRECTORY",),
         metavar="DIR",
     )
+    version_table: str | None = declare(
+        "Without the application: where its Migrate(..., version_table=) keeps the revisions.",
+        shown="alembic_version",
+        metavar="[SCHEMA.]NAME",
+    )
     database_url: str | None = declare(
         "Connect here instead of where the application does, for example past a pooler.",
         shown="the app's own",
