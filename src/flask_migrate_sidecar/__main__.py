@@ -13,7 +13,7 @@ early_signals.listen()
 import os
 import signal
 import sys
-import threading
+from _thread import allocate_lock
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -169,7 +169,7 @@ class Process:
         self.interruption = Interruption(self.leave)
         self._outcome: tuple[BaseException | None, dict[str, Any]] | None = None
         self._exit = guard_exit(self._say_last_word)
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
 
     def run(self, error: BaseException | None) -> NoReturn:
         """Run the command, log the last line, and end the process.

@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import socket
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
@@ -28,6 +27,7 @@ from flask_migrate_sidecar.lock.base import LockTarget
 from flask_migrate_sidecar.lock.choose import choose_kind
 from flask_migrate_sidecar.lock.lease import LEASE_TABLE
 from flask_migrate_sidecar.lock.watch import Guard
+from flask_migrate_sidecar.process.threads import Event, list_running
 from servers import MariaDB, PgBouncer, Postgres, Server
 from sidecar_runs import DEADLINE, environment_of
 from zygote import zygote_of
@@ -385,7 +385,7 @@ def test_given_back_after_an_exception(url: str, kind: str) -> None:
         pass
 
 
-def end_holder(url: str, lost: threading.Event | None = None) -> None:
+def end_holder(url: str, lost: Event | None = None) -> None:
     """End the session that holds the lock, and wait until that is noticed if asked to."""
     _kind, holder = read_holder(make_target(url), kind="auto", connect_timeout=CONNECT)
     assert holder
@@ -399,7 +399,7 @@ def let_pass(url: str, seconds: float) -> None:
     query(url, f"UPDATE {LEASE_TABLE} SET expires_ms = expires_ms - {round(seconds * 1000)}")
 
 
-def steal_lease(url: str, lost: threading.Event) -> None:
+def steal_lease(url: str, lost: Event) -> None:
     """Take the lease over as another migrator would, and wait until that is noticed."""
     query(url, f"UPDATE {LEASE_TABLE} SET token = 'somebody else'")
     assert lost.wait(DEADLINE)
@@ -800,5 +800,5 @@ def test_none_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_watch_ends_with_the_lock(tmp_path: Path) -> None:
     """No thread of ours outlives the lock."""
     with hold(make_target(f"sqlite:///{tmp_path / 'app.db'}")):
-        assert "lock-watch" in {thread.name for thread in threading.enumerate()}
-    assert "lock-watch" not in {thread.name for thread in threading.enumerate()}
+        assert "lock-watch" in list_running()
+    assert "lock-watch" not in list_running()

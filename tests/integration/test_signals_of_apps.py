@@ -10,7 +10,7 @@ from sqlalchemy import NullPool, create_engine, text
 from following import FollowedRun
 from racing import write_app
 from servers import Server
-from sidecar_runs import append
+from sidecar_runs import append, prepend
 
 TAKEN = {
     "descriptor": "import signal\nsignal.set_wakeup_fd(-1)\n",
@@ -113,3 +113,45 @@ def test_last_resort_ends_what_no_exception_ends(call: str, tmp_path: Path) -> N
     assert code == 128 + signal.SIGTERM
     assert (run.last["event"], run.last["exit_code"]) == ("command.failed", code)
     assert "SIGTERM" in run.last["error"]["message"]
+
+
+# They put their own in the place of threads, locks and sockets while the application is imported.
+GREEN = {
+    "gevent": "from gevent import monkey\nmonkey.patch_all()\n",
+    "eventlet": "import eventlet\neventlet.monkey_patch()\n",
+}
+DRIVERS = {
+    "psycopg": "postgres",
+    "psycopg2": "postgres",
+    "pymysql": "mariadb",
+    "mysqldb": "mariadb",
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("library", GREEN)
+def test_application_with_green_threads(
+    library: str, driver: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """What is patched at import keeps neither a run from its end nor SIGTERM from its statement."""
+    pytest.importorskip(library)
+    if driver == "mysqldb":
+        pytest.importorskip("MySQLdb")
+    server: Server = request.getfixturevalue(DRIVERS[driver])
+    url = server.create_database().url(driver)
+    statement, query = STATEMENTS[DRIVERS[driver]]
+    app = write_app(tmp_path / "app", ["    pass", f'    op.execute("{statement}")'])
+    prepend(app / "app.py", GREEN[library])
+    env = {"DATABASE_URL": url}
+
+    with FollowedRun(app, "--heartbeat", "0.2", "db", "upgrade", "r2", env=env) as run:
+        assert run.finish() == 0, run.last
+    with FollowedRun(app, "--heartbeat", "0.2", "db", "upgrade", env=env) as run:
+        run.await_event("migration.running")
+        run.process.send_signal(signal.SIGTERM)
+        assert run.finish() == 128 + signal.SIGTERM, run.last
+
+    assert (run.last["event"], run.last.get("revision")) == ("command.failed", "r3"), run.last
+    assert run.named("lock.released")
+    assert count_sleepers(url, query) == 0

@@ -1,7 +1,6 @@
 """What a lock is called and when it is tried, as far as no server is needed."""
 
 import os
-import threading
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -23,6 +22,7 @@ from flask_migrate_sidecar.lock.base import (
 from flask_migrate_sidecar.lock.choose import Choice, choose_kind
 from flask_migrate_sidecar.lock.connection import driver_arguments
 from flask_migrate_sidecar.lock.watch import Watch
+from flask_migrate_sidecar.process.threads import Event
 
 
 def test_keys_are_the_same_in_every_release() -> None:
@@ -164,7 +164,7 @@ class Uncheckable(Lock):
 
 def test_lock_that_cannot_be_checked_is_lost() -> None:
     """Whatever keeps a lock from being checked, the run does not go on as if it were held."""
-    lost = threading.Event()
+    lost = Event()
     target = LockTarget(Database("shop", make_url("sqlite:///x.db")), None, "alembic_version")
     watch = Watch(Choice(Uncheckable(target, interval=60), "", ["shop"]), lost)
     with pytest.raises(LockLostError, match="ZeroDivisionError"):

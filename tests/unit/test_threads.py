@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import threading
 from time import monotonic, sleep
 
 import pytest
@@ -11,6 +10,7 @@ from structlog.testing import capture_logs
 from flask_migrate_sidecar.history.environment import Environments, Place
 from flask_migrate_sidecar.history.heartbeat import beating
 from flask_migrate_sidecar.history.progress import Progress, Step
+from flask_migrate_sidecar.process.threads import list_running
 from sidecar_runs import DEADLINE
 
 PROGRAM = """
@@ -53,9 +53,9 @@ def test_no_heartbeat_without_a_period() -> None:
     """A period of 0 means no lines, and no thread that counts to nothing."""
     silent = beating(Progress(), Environments({}), [], period=0, connect_timeout=1)
     with silent:
-        assert "flask-migrate-heartbeat" not in {thread.name for thread in threading.enumerate()}
+        assert "flask-migrate-heartbeat" not in list_running()
     with beating(Progress(), Environments({}), [], period=60, connect_timeout=1):
-        assert "flask-migrate-heartbeat" in {thread.name for thread in threading.enumerate()}
+        assert "flask-migrate-heartbeat" in list_running()
 
 
 def test_revision_that_has_just_begun_is_not_told() -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from flask_migrate_sidecar.errors import AppError
-from flask_migrate_sidecar.process.threads import start_thread
+from flask_migrate_sidecar.process.threads import Event, start_thread
 
 # Time for the import to come to an end by itself once it was told to.
 _GRACE_SECONDS = 2.0
@@ -36,7 +35,7 @@ def limit_time(
         yield
         return
 
-    over = threading.Event()
+    over = Event()
 
     def stop(*_: object) -> None:
         raise ImportTimeoutError

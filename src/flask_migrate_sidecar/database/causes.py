@@ -48,7 +48,9 @@ _HELD: Final = "another session holds the table or the file; run again when it i
 # Waiting can help.
 STARTING: Final = _cause(_WAIT, Verdict.NOT_READY)
 FULL: Final = _cause(
-    "free connections, or raise the limit of the server, role or database", Verdict.NOT_READY
+    "free connections, or raise the limit of the server, role or database; a run needs two for "
+    "each database, one of them for its lock",
+    Verdict.NOT_READY,
 )
 STANDBY: Final = _cause(
     "point the URL at the primary server, or wait until this one is promoted", Verdict.NOT_READY

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, wait
 from functools import partial
 from typing import Final
 
 from sqlalchemy import Engine, literal, select
 
-from flask_migrate_sidecar.process.threads import start_thread
+from flask_migrate_sidecar.process.threads import Event, start_thread
 
 from .connect import Database
 from .dialect import find_dialect
@@ -37,7 +36,8 @@ class Attempt:
     """
 
     def __init__(self, probe: Callable[[], str]) -> None:
-        self._answer: Future[str] = Future()
+        self._answered = Event()
+        self._answer: str | BaseException = ""
         start_thread(self._run, probe, name="database-probe")
 
     def result(self, *, limit: float) -> str:
@@ -50,18 +50,19 @@ class Attempt:
             NoAnswerError: the limit has passed; the attempt still runs, ask again later.
         """
         end = time.monotonic() + limit
-        while not self._answer.done():
-            left = end - time.monotonic()
-            if left <= 0:
+        while not self._answered.wait(min(_GLANCE, max(0.0, end - time.monotonic()))):
+            if time.monotonic() >= end:
                 raise NoAnswerError
-            wait([self._answer], timeout=min(left, _GLANCE))
-        return self._answer.result()
+        if isinstance(self._answer, BaseException):
+            raise self._answer
+        return self._answer
 
     def _run(self, probe: Callable[[], str]) -> None:
         try:
-            self._answer.set_result(probe())
+            self._answer = probe()
         except BaseException as error:  # noqa: BLE001 - raised again where it is awaited
-            self._answer.set_exception(error)
+            self._answer = error
+        self._answered.set()
 
 
 def probe_server(engine: Engine, *, writes: bool) -> str:

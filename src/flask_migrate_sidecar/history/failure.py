@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from configparser import Error as IniError
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import alembic.script
 import click
@@ -19,7 +19,7 @@ from sqlalchemy.exc import DBAPIError
 from flask_migrate_sidecar.application.import_failure import explain_import_error
 from flask_migrate_sidecar.application.migrations_only import MissingKeyError
 from flask_migrate_sidecar.database.causes import Verdict
-from flask_migrate_sidecar.database.errors import Moment, diagnose
+from flask_migrate_sidecar.database.errors import Moment, diagnose, is_limit_of_process
 from flask_migrate_sidecar.errors import (
     ConfigurationError,
     HistoryError,
@@ -34,6 +34,7 @@ from flask_migrate_sidecar.errors import (
     describe,
     passed_through,
 )
+from flask_migrate_sidecar.log.last_resort import explain as explain_surroundings
 
 # How each verdict of an error in the midst of a migration is told.
 _VERDICTS: Final = {
@@ -107,6 +108,8 @@ def explain(  # noqa: C901, PLR0911, PLR0912 - a table of cases, read from top t
             f"alembic.ini cannot be read: {str(error).splitlines()[0]}",
             hint="mend the file, or write a new one with 'init' in another folder",
         )
+    if isinstance(error, OSError) and is_limit_of_process(error):
+        return cast("SidecarError", explain_surroundings(error))
     if isinstance(error, OSError) and _is_of_repository(error, repository):
         return ConfigurationError(
             f"{error.filename} cannot be read: {error.strerror}",

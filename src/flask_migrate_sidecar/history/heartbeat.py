@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from time import monotonic
@@ -11,7 +10,7 @@ from typing import Any, Final
 from flask_migrate_sidecar.database.connect import Database
 from flask_migrate_sidecar.database.dialect import find_dialect
 from flask_migrate_sidecar.log.logger import get_logger
-from flask_migrate_sidecar.process.threads import start_thread
+from flask_migrate_sidecar.process.threads import Event, start_thread
 
 from .environment import Environments
 from .progress import Progress
@@ -40,7 +39,7 @@ def beating(
     if not period:
         yield
         return
-    over = threading.Event()
+    over = Event()
     by_name = {database.name: database for database in databases}
 
     def beat() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from flask_migrate_sidecar.application.loading import Application
+from flask_migrate_sidecar.database.errors import is_limit_of_process
 from flask_migrate_sidecar.errors import ConfigurationError, MigrationError
 
 from .failure import explained
@@ -51,7 +52,7 @@ def open_repository(
         is_there = folder.is_dir()
     except (MigrationError, OSError) as error:
         missed = error if isinstance(error, OSError) else error.__cause__
-        if not isinstance(missed, OSError):
+        if not isinstance(missed, OSError) or is_limit_of_process(missed):
             raise
         raise _explain_unreadable(str(missed.filename), str(missed.strerror)) from error
     if not is_there:
@@ -80,6 +81,8 @@ def _check_readable(ini: Path) -> None:
     try:
         ini.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
+        if isinstance(error, OSError) and is_limit_of_process(error):
+            raise
         reason = str(error.strerror) if isinstance(error, OSError) else "it is not UTF-8"
         raise _explain_unreadable(str(ini), reason) from error
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
+from _thread import allocate_lock
 from dataclasses import dataclass, field
 from typing import Final
 
 from flask_migrate_sidecar.log.logger import get_logger
-from flask_migrate_sidecar.process.threads import start_thread
+from flask_migrate_sidecar.process.threads import Event, Thread, start_thread
 
 from .base import LockLostError
 from .choose import Choice
@@ -26,7 +26,7 @@ class Watch:
     Only one thread uses the connection at a time, by the mutex.
     """
 
-    def __init__(self, choice: Choice, lost: threading.Event) -> None:
+    def __init__(self, choice: Choice, lost: Event) -> None:
         """Prepare the thread; it does not run yet.
 
         Args:
@@ -36,9 +36,9 @@ class Watch:
         self._choice = choice
         self._lost = lost
         self._reason: LockLostError | None = None
-        self._mutex = threading.Lock()
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._mutex = allocate_lock()
+        self._stop = Event()
+        self._thread: Thread | None = None
 
     def start(self) -> None:
         """Begin to watch; the lock is held from here on."""
@@ -96,7 +96,7 @@ class Guard:
         watches: one for each lock.
     """
 
-    lost: threading.Event = field(default_factory=threading.Event)
+    lost: Event = field(default_factory=Event)
     watches: list[Watch] = field(default_factory=list)
 
     def verify(self) -> None:

@@ -6,12 +6,13 @@ Loggers are bound to our own processors, not to structlog's global configuration
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 import structlog
+
+from flask_migrate_sidecar.process import threads
 
 from .console import add_progress, make_console
 from .events import (
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 _PLACE: Final = {"pod": "POD_NAME", "namespace": "POD_NAMESPACE", "node": "NODE_NAME"}
 
 # Set while the sidecar looks at the databases on its own account.
-quiet: Final = threading.Event()
+quiet: Final = threads.Event()
 
 
 class Output(Protocol):

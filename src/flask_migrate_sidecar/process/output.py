@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from flask_migrate_sidecar.errors import ConfigurationError, Interrupted, chain
 
-from .threads import start_thread
+from .threads import Event, start_thread
 from .writing import write_all
 
 if TYPE_CHECKING:
@@ -335,6 +335,6 @@ class Streams:
 
     def _pump(self) -> None:
         """Keep output flowing while the main thread is busy in C code or a query."""
-        wait = threading.Event()
+        wait = Event()
         while not wait.wait(_POLL_SECONDS):
             self.drain()

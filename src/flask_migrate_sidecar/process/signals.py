@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from time import monotonic, sleep
@@ -16,7 +15,7 @@ from flask_migrate_sidecar.errors import ConfigurationError, Interrupted
 
 from .early_signals import SIGNALS
 from .os_exit import EXIT
-from .threads import start_thread
+from .threads import Event, start_thread
 
 # Kubernetes kills 30 s after SIGTERM by default (terminationGracePeriodSeconds). From the signal
 # on: a server gets this long to cancel what runs, the run to end by itself, its end to be told.
@@ -37,7 +36,7 @@ class Interruption:
         self.cancel: Callable[[], None] = lambda: None
         self.force = force
         self._wakeup: socket.socket | None = None
-        self._cancelled = threading.Event()
+        self._cancelled = Event()
 
     def handle(self, number: int, _frame: FrameType | None) -> None:
         """Raise in the main thread, once: rollback and unlocking must not be interrupted."""
@@ -116,9 +115,9 @@ class Interruption:
             signal.set_wakeup_fd(self._wakeup.fileno(), warn_on_full_buffer=False)
 
 
-def _beside(step: Callable[[], object], name: str) -> threading.Event:
+def _beside(step: Callable[[], object], name: str) -> Event:
     """Take a step in a thread of its own, and give what is set at its end, which may never come."""
-    over = threading.Event()
+    over = Event()
 
     def take() -> None:
         with suppress(Exception):
