@@ -280,3 +280,26 @@ def test_help_waits_for_nothing(new_app: Path, launch: RunCommand) -> None:
     )
     assert result.returncode == 0
     assert "--sql" in result.stdout
+
+
+def test_optional_branch(tmp_path: Path, database_url: str, launch: RunCommand) -> None:
+    """A branch that nobody has applied keeps the gate closed, unless the others are named."""
+    app = write_app(tmp_path / "app", [])
+    (app / "migrations" / "versions" / "extra.py").write_text(
+        "revision, down_revision, branch_labels = 'extra', 'r1', ('samples',)\n\n\n"
+        "def upgrade():\n    pass\n"
+    )
+    (app / "migrations" / "versions" / "main.py").write_text(
+        "revision, down_revision, branch_labels = 'main', 'r1', ('shop',)\n\n\n"
+        "def upgrade():\n    pass\n"
+    )
+    env = {"DATABASE_URL": database_url, "MIGRATE_HEAD_TIMEOUT": "0"}
+    assert launch(app, "db", "upgrade", "shop@head", env=env).returncode == 0
+    assert launch(app, "wait", "head", env=env).returncode == 10
+    assert launch(app, "wait", "head", "shop@head", env=env).returncode == 0
+    assert launch(app, "wait", "head", "shop@head", "samples@head", env=env).returncode == 10
+    assert launch(app, "wait", "head", "nix", env=env).returncode == 9
+    assert launch(app, "status", "+1", env=env).returncode == 2
+    status = json.loads(launch(app, "status", "shop@head", env=env).stdout)
+    assert status["databases"]["default"]["state"] == "at_head"
+    assert status["databases"]["default"]["pending"] == []

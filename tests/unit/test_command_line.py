@@ -92,6 +92,12 @@ def test_own_commands(words: str, command: str, form: str) -> None:
     assert (found.command, found.form) == (command, form)
 
 
+@pytest.mark.parametrize("words", ["status shop@head r2", "wait head -x a=b shop@head r2"])
+def test_targets(words: str) -> None:
+    """What only looks compares with the revisions that are named."""
+    assert parse_command_line(words.split()).targets == ("shop@head", "r2")
+
+
 @pytest.mark.parametrize("words", ["status -x a=b -x c", "wait head -x a=b --x-arg=c"])
 def test_arguments_for_env_py(words: str) -> None:
     """What only looks takes what `env.py` may want, as `db` and its subcommands do."""
@@ -104,9 +110,11 @@ def test_arguments_for_env_py(words: str) -> None:
         ("", "a command is needed"),
         ("frob", "unknown command 'frob'"),
         ("wait", "wait database"),
-        ("wait head now", "wait database"),
-        ("wait database -x tenant=blue", "which this command does not run"),
+        ("wait now", "wait database"),
+        ("wait database -x tenant=blue", "it runs no env.py"),
+        ("wait database r1", "compares with no revision"),
         ("wait head -x", "-x ARGUMENT"),
+        ("wait head --frob", "-x ARGUMENT"),
         ("status --format xml", "--format json"),
         ("status --frob", "--format json"),
     ],

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from alembic.script import ScriptDirectory
 
-from flask_migrate_sidecar.errors import HistoryError
+from flask_migrate_sidecar.errors import HistoryError, UsageError
 from flask_migrate_sidecar.history.environment import Place, label_place
 from flask_migrate_sidecar.history.outcome import find_outcome
 from flask_migrate_sidecar.history.position import (
@@ -275,3 +275,37 @@ def test_run_has_begun_with_its_first_revision() -> None:
     assert not Progress().has_begun
     assert Progress(running=make_step("r1")).has_begun
     assert Progress(applied=[make_step("r1")]).has_begun
+
+
+@pytest.mark.parametrize(
+    ("held", "targets", "state"),
+    [
+        (("left",), ["left"], "at_head"),
+        (("left",), ["right"], "behind"),
+        (("left",), ["left", "right"], "behind"),
+        (("left",), ["root"], "at_head"),
+        ((), ["left"], "empty"),
+        (("left", "unknown"), ["left"], "ahead"),
+        (("root", "unknown"), ["left"], "diverged"),
+        (("left", "right"), ["heads"], "at_head"),
+    ],
+)
+def test_state_for_targets(
+    make_history: MakeHistory, held: Sequence[str], targets: Sequence[str], state: str
+) -> None:
+    """Where not every branch is everyone's, a database is compared with those that are named."""
+    assert judge(make_history(TREE), held, targets) == state
+
+
+def test_pending_for_targets(make_history: MakeHistory) -> None:
+    """What is pending is what the target lacks, and no other branch."""
+    history = make_history(TREE)
+    position = describe_position(history, ["root"], ["left"])
+    assert [revision["revision"] for revision in position["pending"]] == ["left"]
+
+
+@pytest.mark.parametrize("target", ["+1", "left-1", "base"])
+def test_targets_that_are_none(make_history: MakeHistory, target: str) -> None:
+    """A target that is another one for each database, or before all, compares nothing."""
+    with pytest.raises(UsageError):
+        judge(make_history(TREE), ["root"], [target])

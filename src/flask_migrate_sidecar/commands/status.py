@@ -102,10 +102,15 @@ def _describe(
     if not is_memory(database.url):
         with suppress(SidecarError):
             lock |= _describe_lock(session, database)
-    return {
-        label_place(place, places): {**describe_position(script, found[place]), "lock": lock}
-        for place in places
-    }
+    targets = session.line.targets
+    with explained():
+        return {
+            label_place(place, places): {
+                **describe_position(script, found[place], targets),
+                "lock": lock,
+            }
+            for place in places
+        }
 
 
 def _describe_lock(session: Session, database: Database) -> dict[str, Any]:

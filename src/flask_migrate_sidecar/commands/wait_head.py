@@ -97,6 +97,8 @@ def _look(session: Session, repository: Repository, script: ScriptDirectory) -> 
                 Patience(),
             )
             is_empty = not script.get_heads()
+            targets = session.line.targets
+            states = {name: judge(script, held, targets) for name, held in label(found).items()}
     except (UnavailableError, LockedError) as outage:
         return _Look({DEFAULT: "unreachable"}, outage)
     if is_empty:
@@ -106,7 +108,6 @@ def _look(session: Session, repository: Repository, script: ScriptDirectory) -> 
         )
     require_managed(session, {place.database for place in found})
     require_version_table(session, found)
-    states = {name: judge(script, held) for name, held in label(found).items()}
     return _Look(states, found=found)
 
 

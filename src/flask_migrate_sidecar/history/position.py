@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from flask_migrate_sidecar.errors import HistoryError
 
 from .environment import Place, Readings, label, label_place
-from .revisions import find_ancestors, is_known
+from .revisions import find_ancestors, find_targets, is_known
 
 if TYPE_CHECKING:
     from alembic.script import ScriptDirectory
@@ -34,26 +34,47 @@ def check_known(script: ScriptDirectory, current: Readings) -> None:
             )
 
 
-def judge(script: ScriptDirectory, current: Sequence[str]) -> str:
-    """Name the state of a database: empty, behind, at_head, ahead or diverged."""
-    heads = set(script.get_heads())
+def judge(script: ScriptDirectory, current: Sequence[str], targets: Sequence[str] = ()) -> str:
+    """Name the state of a database: empty, behind, at_head, ahead or diverged.
+
+    Args:
+        script: the history.
+        current: what the database holds.
+        targets: what it is compared with, by default the heads of the code.
+
+    Raises:
+        UsageError, Exception: a target is none.
+    """
+    heads, wanted = set(script.get_heads()), find_targets(script, targets)
     if not heads and not current:
         return "empty"
     known = {revision for revision in current if is_known(script, revision)}
     if len(known) < len(current):
-        return "ahead" if known <= heads else "diverged"
-    if heads <= find_ancestors(script, known):
+        return "ahead" if known <= heads | wanted else "diverged"
+    if wanted <= find_ancestors(script, known):
         return "at_head"
     return "behind" if current else "empty"
 
 
-def describe_position(script: ScriptDirectory, current: Sequence[str]) -> dict[str, Any]:
-    """Describe where a database is among the revisions."""
-    passed = find_ancestors(script, current)
-    pending = [r for r in script.walk_revisions() if r.revision not in passed]
+def describe_position(
+    script: ScriptDirectory, current: Sequence[str], targets: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Describe where a database is among the revisions.
+
+    Args:
+        script: the history.
+        current: what the database holds.
+        targets: what it is compared with, by default the heads of the code.
+
+    Raises:
+        UsageError, Exception: a target is none.
+    """
+    wanted = find_ancestors(script, find_targets(script, targets))
+    missing = wanted - find_ancestors(script, current)
+    pending = [r for r in script.walk_revisions() if r.revision in missing]
     unknown = [revision for revision in current if not is_known(script, revision)]
     return {
-        "state": judge(script, current),
+        "state": judge(script, current, targets),
         "current": sorted(current),
         "heads": sorted(script.get_heads()),
         "pending": [{"revision": r.revision, "message": r.doc} for r in reversed(pending)]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 from alembic.script import ScriptDirectory
 
-from flask_migrate_sidecar.errors import ConfigurationError
+from flask_migrate_sidecar.errors import ConfigurationError, UsageError
 
 P = TypeVar("P")
 
@@ -96,6 +96,30 @@ def find_heads(script: ScriptDirectory) -> list[str]:
     with suppress(NameError, AttributeError):
         return sorted(script.get_heads())
     return []
+
+
+def find_targets(script: ScriptDirectory, targets: Sequence[str]) -> set[str]:
+    """Give the revisions that databases are compared with: the heads, unless others are named.
+
+    Args:
+        script: the history.
+        targets: as `upgrade` takes them, `branch@head` among them; none means the heads.
+
+    Raises:
+        UsageError: one of them counts from where a database is, or is no revision at all.
+        Exception: Alembic's, where the code has no such revision.
+    """
+    if not targets:
+        return set(script.get_heads())
+    found: set[str] = set()
+    for target in targets:
+        if is_relative(target):
+            raise UsageError(f"{target} is another revision for each database: name one")
+        meant = {revision.revision for revision in script.get_revisions(target) if revision}
+        if not meant:
+            raise UsageError(f"{target} is no revision: every database is there")
+        found |= meant
+    return found
 
 
 def is_known(script: ScriptDirectory, revision: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from flask_migrate_sidecar.errors import UsageError
 
@@ -17,8 +17,8 @@ from .options import SETTINGS
 COMMANDS: Final = {
     "db SUBCOMMAND [ARGS]": "run a subcommand of the application's migration commands",
     "wait database": "return once every database accepts a login and answers a query",
-    "wait head": "return once every database is at the code's heads, or ahead (-x for env.py)",
-    "status": "print what each database holds (--format json|table, -x for env.py)",
+    "wait head [TARGETS]": "return once every database is at the code's heads, or the targets",
+    "status [TARGETS]": "print what each database holds (--format json|table)",
 }
 # The subcommands of Flask-Migrate; whatever else stands behind `db` is the application's own.
 STOCK: Final = frozenset(
@@ -52,6 +52,7 @@ class CommandLine:
         flags: values of the sidecar's options, by name of the setting.
         form: how `status` prints.
         x_arg: what `-x` gives `status` and `wait head` for `env.py`.
+        targets: the revisions that `status` and `wait head` compare with; none means the heads.
         help: `--help` stands before the command, or behind one of the sidecar's own.
         version: `--version` stands before the command.
         argv: all of it, as it was given.
@@ -62,6 +63,7 @@ class CommandLine:
     flags: Mapping[str, list[str]] = field(default_factory=dict)
     form: str = FORMATS[0]
     x_arg: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
     help: bool = False
     version: bool = False
     argv: tuple[str, ...] = ()
@@ -150,9 +152,10 @@ def _parse_own(line: CommandLine) -> CommandLine:
             given = parser.parse_args(line.arguments)
         except UsageError as error:
             raise UsageError(
-                "status: the options are --format json, --format table and -x ARGUMENT"
+                "status: the options are --format json, --format table and -x ARGUMENT; what else "
+                "stands there are revisions"
             ) from error
-        return replace(line, arguments=(), form=given.format, x_arg=tuple(given.x_arg))
+        return _compare_with(line, "status", given, form=given.format)
     raise UsageError(
         f"unknown command {line.command!r}; the commands are db, wait, status"
         if line.command
@@ -161,20 +164,31 @@ def _parse_own(line: CommandLine) -> CommandLine:
 
 
 def _parse_wait(line: CommandLine) -> CommandLine:
-    parser = _make_own_parser("wait")
-    parser.add_argument("target", choices=("database", "head"))
+    what, *arguments = line.arguments or ("",)
+    if what == "database" and not arguments:
+        return replace(line, command="wait database", arguments=())
+    if what == "database":
+        raise UsageError("wait database: it runs no env.py, and compares with no revision")
+    if what != "head":
+        raise UsageError("wait: say 'wait database' or 'wait head'")
     try:
-        given = parser.parse_args(line.arguments)
+        given = _make_own_parser("wait head").parse_args(arguments)
     except UsageError as error:
         raise UsageError(
-            "wait: say 'wait database' or 'wait head', which takes -x ARGUMENT too"
+            "wait head: the only option is -x ARGUMENT; what else stands there are revisions"
         ) from error
-    if given.target == "database" and given.x_arg:
-        raise UsageError("wait database: -x is for env.py, which this command does not run")
-    return replace(line, command=f"wait {given.target}", arguments=(), x_arg=tuple(given.x_arg))
+    return _compare_with(line, "wait head", given)
+
+
+def _compare_with(
+    line: CommandLine, command: str, given: argparse.Namespace, **more: Any
+) -> CommandLine:
+    x_arg, targets = tuple(given.x_arg), tuple(given.targets)
+    return replace(line, command=command, arguments=(), x_arg=x_arg, targets=targets, **more)
 
 
 def _make_own_parser(command: str) -> _Parser:
     parser = _Parser(prog=command, add_help=False, allow_abbrev=False)
     parser.add_argument("-x", "--x-arg", action="append", default=[])
+    parser.add_argument("targets", nargs="*")
     return parser
