@@ -17,6 +17,7 @@ import pytest
 
 from app_code import write_app
 from conftest import clean_environment
+from servers import Postgres
 from sidecar_runs import Launcher, events
 
 # A gate that does not refuse waits until then.
@@ -201,3 +202,21 @@ def tables_of(app: Path) -> set[str]:
     with closing(sqlite3.connect(file)) as connection:
         found = connection.execute("SELECT name FROM sqlite_master").fetchall()
     return {name for (name,) in found} - {"alembic_version"}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("command", [("upgrade",), ("stamp", "head")])
+def test_databases_that_are_one(
+    command: tuple[str, ...],
+    copy_app: Callable[[str], Path],
+    postgres15: Postgres,
+    launch: Launcher,
+) -> None:
+    """Two names of one database share a version table: the second's tables would never be made."""
+    database = postgres15.create_database()
+    variables = ("DATABASE_URL", "USERS_DATABASE_URL", "AUDIT_DATABASE_URL")
+    env = dict.fromkeys(variables, database.url())
+    result = launch(copy_app("multidb"), "db", *command, env=env)
+    assert result.returncode == result.last["exit_code"] == 3
+    assert "default and users and audit are one" in result.last["error"]["message"]
+    postgres15.drop_database(database.name)

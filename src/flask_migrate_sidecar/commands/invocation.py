@@ -201,8 +201,14 @@ def _read_back(
 
 
 @contextmanager
-def hold(session: Session, databases: Sequence[Database]) -> Iterator[Guard]:
-    """Hold the lock of each database; where there is none, there is nothing to hold."""
+def hold(
+    session: Session, subcommand: Subcommand, databases: Sequence[Database]
+) -> Iterator[Guard]:
+    """Hold the lock of each database; where there is none, there is nothing to hold.
+
+    Raises:
+        ConfigurationError: two that are migrated are one.
+    """
     find_table, settings = session.environments.find_version_table, session.settings
     targets = [LockTarget(d, *find_table(d.name)) for d in databases]
     with hold_locks(
@@ -212,7 +218,27 @@ def hold(session: Session, databases: Sequence[Database]) -> Iterator[Guard]:
         connect_timeout=settings.connect_timeout,
         heartbeat=settings.heartbeat,
     ) as guard:
+        for watch in guard.watches if not subcommand.is_own else ():
+            _require_distinct(session, watch.databases)
         yield guard
+
+
+def _require_distinct(session: Session, databases: Sequence[str]) -> None:
+    """Want each database that is migrated to have a version table of its own.
+
+    The second would find what the first has done and make no table; where `env.py` has a
+    transaction open in both, it waits for the first for ever.
+
+    Raises:
+        ConfigurationError: some of those under one lock have not.
+    """
+    migrated = [name for name in databases if name in session.environments.version_tables]
+    if len(migrated) > 1:
+        raise ConfigurationError(
+            f"the databases {' and '.join(migrated)} are one, and have one version table",
+            hint="give each a database of its own, or keep their tables under one of the names",
+            databases=migrated,
+        )
 
 
 @contextmanager

@@ -102,7 +102,7 @@ def _run_with_repository(
     if subcommand.name == "upgrade" and not subcommand.is_own:
         return run_upgrade(session, subcommand, repository, databases)
     _learn_version_tables(session, subcommand, repository)
-    with hold(session, databases) as guard:
+    with hold(session, subcommand, databases) as guard:
         return invoke(session, subcommand, repository, guard.verify)
 
 

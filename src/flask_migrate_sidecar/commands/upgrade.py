@@ -164,7 +164,7 @@ def run_upgrade(
     pending = {} if before is None else upgrade.find_work(before)
     if before is not None and not pending:
         return _stay(before)
-    with hold(session, databases) as guard:
+    with hold(session, subcommand, databases) as guard:
         after = upgrade.read()
         if before is None and not upgrade.find_work(after):
             return _stay(after)

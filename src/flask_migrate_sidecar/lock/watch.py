@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from _thread import allocate_lock
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -49,6 +50,11 @@ class Watch:
         self._check()
         if self._reason is not None:
             raise self._reason
+
+    @property
+    def databases(self) -> Sequence[str]:
+        """The databases that the lock covers."""
+        return self._choice.databases
 
     @property
     def is_lost(self) -> bool:
