@@ -23,11 +23,13 @@ class Seen:
     """What a running command has come across.
 
     Args:
+        command: its name.
         revisions: the revisions that the databases hold.
         current: those of the database that was looked at last.
         comparison: models and databases compared, where that is what the command does.
     """
 
+    command: str = ""
     revisions: set[str] = field(default_factory=set)
     current: tuple[str, ...] = ()
     comparison: RevisionContext | None = None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import inspect
+import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
@@ -104,6 +105,7 @@ class Scripts(ScriptDirectory):
     """The revisions of a repository, each with a function for every database of today."""
 
     database_names: Sequence[str] = ()
+    selected: Sequence[str] = ()
 
     @classmethod
     def from_config(cls, config: Config) -> Scripts:
@@ -114,12 +116,49 @@ class Scripts(ScriptDirectory):
         scripts = cast("Scripts", scripts)
         scripts.revision_map = RevisionMap(scripts._load_revisions)  # noqa: SLF001
         scripts.database_names = list_databases()
+        scripts.selected = selected_binds(config)
         return scripts
 
     def _load_revisions(self) -> Iterator[Script]:
+        found: set[str] = set()
         for script in super()._load_revisions():
+            found |= {name for name in vars(script.module) if name.startswith("upgrade_")}
             self._supply_functions(script.module)
             yield script
+        self._check_functions(found)
+
+    def _check_functions(self, found: set[str]) -> None:
+        """Refuse to pass over a database that was renamed, and two that share their functions.
+
+        Args:
+            found: names of the functions that any of the revisions has.
+
+        Raises:
+            CommandError: a database would be called up to date without any of its tables.
+        """
+        names: dict[str, str] = {}
+        for name in self.database_names:
+            other = names.setdefault(_function_of(name), name)
+            if other != name and found & {*names}:
+                raise CommandError(
+                    f"The databases {other} and {name} share the function {_function_of(name)}: "
+                    "each would get the other's tables. Rename one of the binds."
+                )
+        if _seen.get().command != "upgrade" or not found & {*names}:
+            return
+        missing = sorted(
+            function
+            for function, name in names.items()
+            if function not in found
+            and (not self.selected or (name or MAIN_DATABASE) in self.selected)
+        )
+        gone = sorted(found - {*names})
+        if missing and gone:
+            raise CommandError(
+                f"No revision has a function {', '.join(missing)}, but there are "
+                f"{', '.join(gone)}, for which the application has no database: if it was renamed, "
+                "rename them too; if it is another one, make a revision first."
+            )
 
     def _supply_functions(self, module: ModuleType) -> None:
         """Give a revision that is older than a bind the function that it lacks for it.
@@ -132,6 +171,11 @@ class Scripts(ScriptDirectory):
         for name in self.database_names:
             for direction in ("upgrade", "downgrade"):
                 functions.setdefault(f"{direction}_{name}", lambda: None)
+
+
+def _function_of(database: str) -> str:
+    """Name the function of a database as the template does."""
+    return "upgrade_" + re.sub(r"\W", "_", database)
 
 
 @functools.cache
@@ -156,7 +200,7 @@ def run_command(name: str, config: Config, *args: Any, **options: Any) -> Any:
     command = _find_command(name, options)
     from_cli = config.attributes.get("configure_logger", False)
     with _lock, keep_process(from_cli=from_cli, selected=check_binds(config)):
-        token = _seen.set(Seen())
+        token = _seen.set(Seen(command=name))
         try:
             with explain_errors(config, _seen.get()):
                 return command(config, *args, **options)

@@ -10,7 +10,17 @@ from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy import NullPool
 
 import flask_migrate
-from library import MULTIDB, Project, flask, make_project, versions_of, write_app
+from conftest import RunCommand
+from library import (
+    MULTIDB,
+    Project,
+    flask,
+    make_project,
+    tables_of,
+    versions_of,
+    write_app,
+)
+from sidecar_runs import read_log
 
 
 @pytest.fixture
@@ -179,3 +189,44 @@ def test_revision_alone_passes_a_later_bind(project: Project) -> None:
     assert module["upgrade"]("late") is None
     assert module["downgrade"](engine_name="late") is None
     assert "upgrade_my_audit" in module
+
+
+@pytest.fixture
+def renamed(tmp_path: Path) -> Path:
+    """Return the folder of an application whose bind has another name than in its revision."""
+    write_app(tmp_path, MULTIDB)
+    flask(tmp_path, "db init --multidb", "db migrate")
+    for file in tmp_path.glob("*.db"):
+        file.unlink()
+    write_app(tmp_path, MULTIDB.replace('"users":', '"user":').replace('= "users"', '= "user"'))
+    return tmp_path
+
+
+def test_bind_that_was_renamed(renamed: Path, launch: RunCommand) -> None:
+    """A database that no revision knows is not up to date because another name is known."""
+    (failed,) = flask(renamed, "db upgrade", fail=True)
+    assert "No revision has a function upgrade_user, but there are upgrade_users" in failed.stderr
+    result = launch(renamed, "db", "upgrade")
+    assert result.returncode == read_log(result.stderr)[-1]["exit_code"] == 3
+    assert tables_of(renamed / "users.db") == set()
+    assert tables_of(renamed / "main.db") == set()
+    flask(renamed, "db upgrade --bind default")
+    assert tables_of(renamed / "main.db") == {"person"}
+
+
+def test_bind_that_is_another_one(renamed: Path) -> None:
+    """Once there is a revision for it, a new bind is new, whatever became of an old one."""
+    text = next((renamed / "migrations" / "versions").glob("*.py"))
+    text.write_text(text.read_text() + "\n\ndef upgrade_user():\n    pass\n")
+    flask(renamed, "db upgrade")
+    assert tables_of(renamed / "main.db") == {"person"}
+
+
+def test_binds_that_share_a_function(project: Project) -> None:
+    """`my-audit` and `my_audit` would get each other's tables."""
+    with project.app.app_context():
+        engines = project.app.extensions["migrate"].db.engines
+        engines["my_audit"] = engines["my-audit"]
+        with pytest.raises(CommandError, match="share the function upgrade_my_audit"):
+            flask_migrate.upgrade()
+    assert tables(project) == [set(), set(), set()]

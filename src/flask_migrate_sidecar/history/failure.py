@@ -245,6 +245,11 @@ _MESSAGES: Final[tuple[tuple[str, type[SidecarError], str], ...]] = (
         UsageError,
         "see the subcommand's --help",
     ),
+    (
+        r"share the function|No revision has a function",
+        ConfigurationError,
+        "the names in SQLALCHEMY_BINDS and those of the functions in the revisions belong together",
+    ),
     (r"is not up to date.*merge heads", HistoryError, "join the heads first"),
     (r"is not up to date", HistoryError, "run 'upgrade' first"),
     (
