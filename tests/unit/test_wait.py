@@ -194,6 +194,7 @@ def _clock(monkeypatch: pytest.MonkeyPatch) -> None:
 CLOSED = make_url("postgresql+psycopg://u:p@127.0.0.1:1/d")
 
 
+@pytest.mark.timeout(60)
 @pytest.mark.usefixtures("_clock")
 def test_deadline_is_kept_to_the_moment() -> None:
     """The last try is made at the deadline, neither sooner nor later."""
@@ -202,6 +203,7 @@ def test_deadline_is_kept_to_the_moment() -> None:
     assert caught.value.fields["elapsed"] == pytest.approx(3, abs=0.001)
 
 
+@pytest.mark.timeout(60)
 @pytest.mark.usefixtures("_clock")
 def test_grace_is_kept_to_the_moment(tmp_path: Path) -> None:
     """A refusal counts once it has lasted for the grace, neither sooner nor later."""
