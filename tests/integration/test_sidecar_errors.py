@@ -148,7 +148,7 @@ USAGE = [
     Case(
         "unknown form of status",
         2,
-        "json or --format table",
+        "--format json, --format table",
         "--help",
         ("status", "--format", "xml"),
     ),
@@ -229,7 +229,7 @@ CONFIGURATION = [
     Case(
         "no alembic.ini",
         3,
-        "alembic.ini cannot be read: No such",
+        "alembic.ini, which is missing",
         "mounted",
         change=remove("migrations/alembic.ini"),
     ),

@@ -2,12 +2,14 @@
 
 import sqlite3
 from collections.abc import Callable
+from pathlib import Path
 
 import psycopg
 import pymysql
 import pytest
 from sqlalchemy.exc import DBAPIError, OperationalError
 
+from flask_migrate_sidecar.application.migrations_only import MissingKeyError
 from flask_migrate_sidecar.errors import (
     LockedError,
     MigrationError,
@@ -150,3 +152,14 @@ def test_error_of_a_driver_in_a_chain_is_seen_through() -> None:
     outer = DBAPIError("ROLLBACK", {}, psycopg.OperationalError("the connection is closed"))
     outer.__context__ = by_psycopg("57P01")
     assert type(explain(outer)) is UnavailableError
+
+
+def test_revision_is_told_from_other_files_below_a_folder_of_that_name(tmp_path: Path) -> None:
+    """All of an application may lie in a folder `versions`: a revision is named, and no helper."""
+    revision = tmp_path / "migrations" / "versions" / "r1.py"
+    helper = tmp_path / "versions" / "shop" / "helper.py"
+    inner = compile("raise error", str(helper), "exec")
+    outer = compile("exec(inner)", str(revision), "exec")
+    with pytest.raises(MissingKeyError) as caught:
+        exec(outer, {"inner": inner, "error": MissingKeyError("TENANT")})  # noqa: S102 - its frames
+    assert str(revision) in str(explain(caught.value, repository=tmp_path / "migrations"))

@@ -217,7 +217,15 @@ def _find_file(error: BaseException) -> str | None:
     if isinstance(error, SyntaxError) and error.filename:
         return str(error.filename)
     files = [frame.filename for frame in _frames(error)]
-    return next((file for file in reversed(files) if "versions" in Path(file).parts), None)
+    return next((file for file in reversed(files) if _is_revision(Path(file))), None)
+
+
+def _is_revision(file: Path) -> bool:
+    """Tell whether a file lies where revisions do: all of an application may be in `versions`."""
+    if file.parent.name == "versions":
+        return True
+    folders = [folder for folder in file.parents if folder.name == "versions"]
+    return any((folder.parent / "env.py").is_file() for folder in folders)
 
 
 def _explain_import(error: ImportError, repository: Path | None) -> SidecarError:
@@ -237,6 +245,11 @@ _MESSAGES: Final[tuple[tuple[str, type[SidecarError], str], ...]] = (
         "choose another folder",
     ),
     (r"No config file|cannot be read", ConfigurationError, "check alembic.ini"),
+    (
+        r"which is missing or unreadable",
+        ConfigurationError,
+        "it belongs to the repository: check what is mounted, and the file's rights",
+    ),
     (
         (
             r"--sql|Range revision not allowed|Alembic \S+ has no|--bind needs"
