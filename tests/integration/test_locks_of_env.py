@@ -1,11 +1,14 @@
 """Repositories whose `env.py` takes a lock of its own: a look takes none, and waits in none."""
 
 import json
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, NullPool, create_engine, make_url
+from sqlalchemy import Connection, NullPool, create_engine, event, make_url
+from sqlalchemy.exc import DBAPIError
 
 from conftest import RunCommand
 from flask_migrate_sidecar.database.dialect import LockLimit
@@ -203,3 +206,27 @@ def test_server_that_has_no_such_limit(url: str, monkeypatch: pytest.MonkeyPatch
     engine = create_engine(url, poolclass=NullPool)
     with locks_left_out(), engine.connect() as connection:
         assert connection.exec_driver_sql("SELECT 7").scalar_one() == 7
+
+
+def test_thread_of_the_application_beside_a_look() -> None:
+    """A look leaves out what its own thread would lock, and no lock of the application's."""
+    engine = create_engine("sqlite://", poolclass=NullPool)
+    seen: list[str] = []
+    event.listen(
+        engine,
+        "before_cursor_execute",
+        lambda _connection, _cursor, statement, *_: seen.append(statement),
+    )
+
+    def lock() -> None:
+        with engine.connect() as connection, suppress(DBAPIError):
+            connection.exec_driver_sql("SELECT pg_try_advisory_lock(1) AS locked")
+
+    with locks_left_out():
+        beside = threading.Thread(target=lock)
+        beside.start()
+        beside.join()
+        with engine.connect() as connection:
+            query = "SELECT pg_try_advisory_lock(1) AS locked"
+            assert connection.exec_driver_sql(query).mappings().one() == {"locked": 1}
+    assert seen[0] == "SELECT pg_try_advisory_lock(1) AS locked"

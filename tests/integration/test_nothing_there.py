@@ -17,7 +17,7 @@ import pytest
 
 from app_code import write_app
 from conftest import clean_environment
-from servers import Postgres
+from servers import USER, Postgres
 from sidecar_runs import Launcher, events
 
 # A gate that does not refuse waits until then.
@@ -219,4 +219,21 @@ def test_databases_that_are_one(
     result = launch(copy_app("multidb"), "db", *command, env=env)
     assert result.returncode == result.last["exit_code"] == 3
     assert "default and users and audit are one" in result.last["error"]["message"]
+    postgres15.drop_database(database.name)
+
+
+def test_binds_that_differ_by_their_schema(
+    copy_app: Callable[[str], Path], postgres15: Postgres, launch: Launcher
+) -> None:
+    """Binds of one database whose search path is another have a version table each."""
+    database = postgres15.create_database()
+    for schema in ("users", "audit"):
+        postgres15.execute(f"CREATE SCHEMA {schema} AUTHORIZATION {USER}", database=database.name)
+    env = {
+        "DATABASE_URL": database.url(),
+        "USERS_DATABASE_URL": f"{database.url()}?options=-csearch_path%3Dusers",
+        "AUDIT_DATABASE_URL": f"{database.url()}?options=-csearch_path%3Daudit",
+    }
+    result = launch(copy_app("multidb"), "db", "upgrade", env=env)
+    assert result.returncode == 0, result.stderr
     postgres15.drop_database(database.name)

@@ -69,7 +69,6 @@ AT_CREATION = {
         "        config = migrate.get_config()\n"
         "        command.upgrade(config, 'head')"
     ),
-    "stamp": "from flask_migrate import stamp\n        stamp(revision='head')",
 }
 
 
@@ -91,4 +90,63 @@ def test_application_that_migrates_while_it_is_imported(
     assert result.returncode == 0, result.stderr
     assert len(result.last["applied"]) > 1
     left = [line for line in result.log if line["event"] == "migration.left"]
-    assert [line["subcommand"] for line in left] == ["stamp" if how == "stamp" else "upgrade"]
+    assert [line["subcommand"] for line in left] == ["upgrade"]
+
+
+def in_factory(app: Path, lines: str) -> None:
+    """Run lines in the application's factory, within its context."""
+    append(
+        app / "app.py",
+        "\n\nmake = create_app\n\n\ndef create_app():\n    app = make()\n"
+        f"    with app.app_context():\n        {lines}\n    return app\n",
+    )
+
+
+def test_application_that_makes_its_tables_itself(shop: Path, launch: Launcher) -> None:
+    """A stamp goes with `create_all()`: without it the tables would be there without a revision."""
+    in_factory(shop, "from flask_migrate import stamp; db.create_all(); stamp()")
+    result = launch(shop, "db", "upgrade")
+    assert result.returncode == 0, result.stderr
+    assert result.last["applied"] == []
+
+
+def test_repository_of_somebody_else_at_import(shop: Path, launch: Launcher) -> None:
+    """What a library migrates at import, in a database of its own, is none of the run's."""
+    library = shop / "library"
+    (library / "versions").mkdir(parents=True)
+    (library / "env.py").write_text(
+        "import pathlib\nfrom alembic import context\npathlib.Path('of-library').touch()\n"
+    )
+    in_factory(
+        shop,
+        "from alembic import command, config; own = config.Config(); "
+        f"own.set_main_option('script_location', {str(library)!r}); command.upgrade(own, 'head')",
+    )
+    result = launch(shop, "db", "upgrade")
+    assert result.returncode == 0, result.stderr
+    assert not [line for line in result.log if line["event"] == "migration.left"]
+    assert (shop / "of-library").exists()
+
+
+def test_application_that_queries_what_it_would_have_migrated(shop: Path, launch: Launcher) -> None:
+    """It cannot be waited for, and who reads it is told which part of the application is meant."""
+    in_factory(
+        shop,
+        "from flask_migrate import upgrade; upgrade(); "
+        "db.session.execute(db.text('SELECT 1 FROM x'))",
+    )
+    result = launch(shop, "--wait-timeout", "10m", "db", "upgrade")
+    assert result.returncode == result.last["exit_code"] == 4
+    assert "FLASK_MIGRATE_SIDECAR" in result.last["hint"]
+
+
+def test_env_py_that_needs_what_it_migrates(shop: Path, launch: Launcher) -> None:
+    """What fails as long as the database is empty is no reason not to migrate it."""
+    append(
+        shop / "migrations" / "env.py",
+        "\nwith get_engine().connect() as connection:\n"
+        "    connection.exec_driver_sql('SELECT count(*) FROM discount').scalar_one()\n",
+    )
+    result = launch(shop, "db", "upgrade")
+    assert result.returncode == 0, result.stderr
+    assert result.last["to"] == {"default": [HEAD]}

@@ -287,6 +287,7 @@ def test_run_has_begun_with_its_first_revision() -> None:
         ((), ["left"], "empty"),
         (("left", "unknown"), ["left"], "ahead"),
         (("root", "unknown"), ["left"], "diverged"),
+        (("right", "unknown"), ["left"], "diverged"),
         (("left", "right"), ["heads"], "at_head"),
     ],
 )

@@ -9,7 +9,7 @@ from typing import Final, NoReturn
 from flask_migrate_sidecar.database.backoff import next_pause
 from flask_migrate_sidecar.database.causes import NO_OBJECT, Verdict
 from flask_migrate_sidecar.database.errors import Diagnosis, Moment, diagnose, find_driver_error
-from flask_migrate_sidecar.errors import PendingError, RefusedError, UnavailableError
+from flask_migrate_sidecar.errors import AppError, PendingError, RefusedError, UnavailableError
 from flask_migrate_sidecar.log.logger import get_logger
 from flask_migrate_sidecar.process.restart import Attempts
 from flask_migrate_sidecar.settings.options import Settings
@@ -42,12 +42,20 @@ def retry_import(
 
     Raises:
         UnavailableError, RefusedError: the one that was given, where waiting does not help.
+        AppError: the application would have made what it queries, and may not.
         PendingError: the database answered, but the table that is queried never came.
     """
     found = _diagnose(error)
     attempts.count += 1
     _note_refusal(error, attempts)
     lacks_schema = found is not None and found.cause is NO_OBJECT
+    if lacks_schema and not is_gate and error.fields.get("left"):
+        raise AppError(
+            str(error),
+            hint="the application migrates while it is imported, which is left to this run, and "
+            "then queries what that would have made: leave the query out where "
+            "FLASK_MIGRATE_SIDECAR is set",
+        ) from error
     left = (settings.head_timeout if is_gate else settings.wait_timeout) - attempts.elapsed
     if left <= 0 or not _can_pass(found, is_gate=is_gate) or _is_refused(attempts, settings):
         error.fields |= {"attempts": attempts.count, "elapsed": attempts.elapsed}

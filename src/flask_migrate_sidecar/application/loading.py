@@ -18,7 +18,9 @@ from flask_migrate_sidecar.errors import (
     AppError,
     ConfigurationError,
     Interrupted,
+    RefusedError,
     SidecarError,
+    UnavailableError,
 )
 from flask_migrate_sidecar.log.logger import get_logger
 from flask_migrate_sidecar.settings.options import Settings
@@ -30,6 +32,7 @@ from .migrations_at_import import migrations_left_to_the_run
 from .migrations_only import (
     MIGRATIONS_ONLY,
     describe_drivers,
+    find_repository,
     make_application,
     wants_migrations_only,
 )
@@ -114,8 +117,16 @@ def load_application(
             hint="leave it out, or run without the application: --app none",
         )
     else:
-        with limit_time(settings.app_timeout, force), migrations_left_to_the_run():
-            app, source = _import_application(settings.app), MOUNTED
+        repository = find_repository(settings, arguments)
+        with (
+            limit_time(settings.app_timeout, force),
+            migrations_left_to_the_run(repository) as left,
+        ):
+            try:
+                app, source = _import_application(settings.app), MOUNTED
+            except (UnavailableError, RefusedError) as error:
+                error.fields |= {"left": left.commands} if left.commands else {}
+                raise
     # Some applications change it at import, and the repository's path is relative to it.
     os.chdir(folder)
     application = _inspect(app, source)

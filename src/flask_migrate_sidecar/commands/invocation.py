@@ -232,8 +232,10 @@ def _require_distinct(session: Session, databases: Sequence[str]) -> None:
     Raises:
         ConfigurationError: some of those under one lock have not.
     """
-    migrated = [name for name in databases if name in session.environments.version_tables]
-    if len(migrated) > 1:
+    places = [place for place in session.environments.places if place.database in databases]
+    tables = {place._replace(database="") for place in places}
+    migrated = [name for name in databases if name in {place.database for place in places}]
+    if len(migrated) > 1 and len(tables) < len(places):
         raise ConfigurationError(
             f"the databases {' and '.join(migrated)} are one, and have one version table",
             hint="give each a database of its own, or keep their tables under one of the names",

@@ -19,6 +19,7 @@ from flask_migrate_sidecar.history.revisions import find_heads, open_history
 from flask_migrate_sidecar.lock.acquire import read_holder
 from flask_migrate_sidecar.lock.base import LockTarget
 
+from .invocation import require_version_table
 from .session import Result, Session
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def run_status(session: Session) -> Result:
                 # An env.py that connects to all of them at once cannot read one without the others.
                 if failure is None:
                     raise
+        require_version_table(session, found or {})
         states: States = {}
         for database in session.databases:
             is_reached = database.name in reached

@@ -15,6 +15,7 @@ from flask_migrate_sidecar.database.connect import Database
 from flask_migrate_sidecar.errors import (
     ConfigurationError,
     HistoryError,
+    MigrationError,
     RefusedError,
     SidecarError,
     UnavailableError,
@@ -83,6 +84,13 @@ class _Upgrade:
         except (ConfigurationError, UnavailableError, RefusedError):
             raise
         except SidecarError:
+            return None
+
+    def read_again(self) -> Readings | None:
+        """Read behind the lock; an `env.py` that raises may need what is about to be migrated."""
+        try:
+            return self.read()
+        except MigrationError:
             return None
 
     def find_work(self, current: Readings) -> Pending:
@@ -165,10 +173,10 @@ def run_upgrade(
     if before is not None and not pending:
         return _stay(before)
     with hold(session, subcommand, databases) as guard:
-        after = upgrade.read()
-        if before is None and not upgrade.find_work(after):
+        after = upgrade.read_again() if before is None else upgrade.read()
+        if before is None and after is not None and not upgrade.find_work(after):
             return _stay(after)
-        if before is not None and upgrade.was_done(before, after, pending):
+        if before is not None and after is not None and upgrade.was_done(before, after, pending):
             return Result(before=before, after=after)
         return invoke(session, subcommand, repository, guard.verify)
 

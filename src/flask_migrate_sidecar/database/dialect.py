@@ -39,6 +39,8 @@ class Dialect:
     """A database of no kind in particular."""
 
     lock_limit: ClassVar[LockLimit | None] = None
+    # Where the driver commits each statement by itself.
+    lock_limit_of_session: ClassVar[LockLimit | None] = None
 
     def arguments(self, url: URL, seconds: float, answer: float | None = None) -> dict[str, Any]:
         """Give the driver's own arguments for time limits; none where the driver is not known.

@@ -70,10 +70,11 @@ class PostgreSQL(Dialect):
 
     # Sooner than the server looks for deadlocks (deadlock_timeout, 1 s).
     lock_limit = LockLimit("SET LOCAL lock_timeout = '200ms'")
+    lock_limit_of_session = LockLimit("SET lock_timeout = '200ms'", "RESET lock_timeout")
 
     def arguments(self, url: URL, seconds: float, answer: float | None = None) -> dict[str, Any]:
         """Share the time between the hosts: libpq counts it anew for each (manual, 34.1.2)."""
-        if url.get_driver_name() == "pg8000":
+        if url.get_driver_name() in ("pg8000", "asyncpg"):
             return {"timeout": whole(seconds)}
         if url.get_driver_name() not in _LIBPQ:
             return {}

@@ -195,7 +195,17 @@ class Environments:
         schema, connection = context.version_table_schema, context.connection
         if schema is None and connection is not None and not context.as_sql:
             schema = find_dialect(connection.dialect.name).find_schema(connection)
+        if self._engine_name is None and connection is not None and not context.as_sql:
+            schema = self._find_own_database(connection, schema)
         return Place(self.name_database(context), schema, context.version_table)
+
+    def _find_own_database(self, connection: Connection, schema: str | None) -> str | None:
+        """Tell a database of `env.py`'s own, which is none of the application's, from others."""
+        url = connection.engine.url
+        own = url.database
+        if own is None or str(url) in self.names or own == schema:
+            return schema
+        return f"{own}.{schema}" if schema else own
 
 
 def label_place(place: Place, among: Iterable[Place]) -> str:

@@ -9,8 +9,10 @@ Concurrently). And a lock that a pooled connection keeps would stop the run afte
 from __future__ import annotations
 
 import re
+from _thread import get_ident
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, event
@@ -30,54 +32,85 @@ _LOCKS_ROWS: Final = re.compile(
     r"(\s+of\s+[\w\".,\s]+?)?(\s+nowait|\s+skip\s+locked)?\s*;?\s*$",
     re.IGNORECASE,
 )
-# What an `env.py` takes for a lock that was to be had.
-_GRANTED: Final = "SELECT 1"
+# The name under which `env.py` may read the answer.
+_NAME: Final = re.compile(r"\s(as\s+\"?\w+\"?)\s*;?\s*$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """A look that goes on.
+
+    Args:
+        thread: the one that looks; others of the application's are none of ours.
+        limited: drivers' connections whose limit is to be taken back, and how.
+    """
+
+    thread: int
+    limited: list[tuple[Any, str]]
+
+
+_looks: Final[list[_Look]] = []
 
 
 @contextmanager
 def locks_left_out() -> Iterator[None]:
     """Leave out what takes a lock on whichever connection, and limit the wait for all others."""
-    limited: list[tuple[Any, str]] = []
-
-    def leave_out(
-        _connection: Connection,
-        _cursor: Any,
-        statement: str,
-        parameters: Any,
-        _context: Any,
-        _many: bool,
-    ) -> tuple[str, Any]:
-        if _LOCKS.search(statement):
-            return _GRANTED, type(parameters)()
-        return _LOCKS_ROWS.sub("", statement), parameters
-
-    def limit(connection: Connection) -> None:
-        limiting = find_dialect(connection.dialect.name).lock_limit
-        if limiting is None:
-            return
-        driver: Any = connection.connection.dbapi_connection
-        try:
-            _execute(driver, limiting.set)
-        except Exception:  # noqa: BLE001 - no look fails for the lack of a limit
-            # Not every server that speaks PostgreSQL's protocol has it. Of a connection that is
-            # dead the next statement tells.
-            with suppress(Exception):
-                driver.rollback()
-        else:
-            if limiting.unset:
-                limited.append((driver, limiting.unset))
-
-    event.listen(Engine, "before_cursor_execute", leave_out, retval=True)
-    event.listen(Engine, "begin", limit)
+    look = _Look(get_ident(), [])
+    _looks.append(look)
     try:
         yield
     finally:
-        event.remove(Engine, "before_cursor_execute", leave_out)
-        event.remove(Engine, "begin", limit)
-        for driver, statement in limited:
+        _looks.remove(look)
+        for driver, statement in look.limited:
             # Most are closed by now; the others are in a pool, or the application's to go on with.
             with suppress(Exception):
                 _execute(driver, statement)
+
+
+def _find_look() -> _Look | None:
+    """Give the look of this thread; the system's number for it, whatever gevent says."""
+    thread = get_ident()
+    return next((look for look in _looks if look.thread == thread), None)
+
+
+# Once for all: an engine that runs a statement in another thread meanwhile reads the same list.
+@event.listens_for(Engine, "before_cursor_execute", retval=True)
+def _leave_out(
+    _connection: Connection,
+    _cursor: Any,
+    statement: str,
+    parameters: Any,
+    _context: Any,
+    _many: bool,
+) -> tuple[str, Any]:
+    if _find_look() is None:
+        return statement, parameters
+    if _LOCKS.search(statement):
+        # What an `env.py` takes for a lock that was to be had.
+        name = _NAME.search(statement)
+        return f"SELECT 1 {name[1]}" if name else "SELECT 1", type(parameters)()
+    return _LOCKS_ROWS.sub("", statement), parameters
+
+
+@event.listens_for(Engine, "begin")
+def _limit(connection: Connection) -> None:
+    look = _find_look()
+    dialect = find_dialect(connection.dialect.name)
+    driver: Any = connection.connection.dbapi_connection
+    is_autocommitting = getattr(driver, "autocommit", False) is True
+    limiting = dialect.lock_limit_of_session if is_autocommitting else dialect.lock_limit
+    if look is None or limiting is None:
+        return
+    try:
+        _execute(driver, limiting.set)
+    except Exception:  # noqa: BLE001 - no look fails for the lack of a limit
+        # Not every server that speaks PostgreSQL's protocol has it. Of a connection that is
+        # dead the next statement tells.
+        with suppress(Exception):
+            driver.rollback()
+    else:
+        if limiting.unset:
+            look.limited.append((driver, limiting.unset))
 
 
 def _execute(driver: Any, statement: str) -> None:

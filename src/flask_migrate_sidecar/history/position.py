@@ -50,7 +50,9 @@ def judge(script: ScriptDirectory, current: Sequence[str], targets: Sequence[str
         return "empty"
     known = {revision for revision in current if is_known(script, revision)}
     if len(known) < len(current):
-        return "ahead" if known <= heads | wanted else "diverged"
+        # What is unknown may be another branch's: targets have to be there.
+        is_there = not targets or wanted <= find_ancestors(script, known)
+        return "ahead" if known <= heads | wanted and is_there else "diverged"
     if wanted <= find_ancestors(script, known):
         return "at_head"
     return "behind" if current else "empty"

@@ -31,7 +31,9 @@ _HOLDER: Final = text(
     JOIN pg_catalog.pg_database AS d ON d.oid = held.database AND d.datname = current_database()
     LEFT JOIN pg_catalog.pg_stat_activity AS session ON session.pid = held.pid
     WHERE held.locktype = 'advisory' AND held.granted AND held.objsubid = 1
-    AND held.classid = CAST(:high AS oid) AND held.objid = CAST(:low AS oid)
+    AND (held.classid = CAST(:high AS oid) AND held.objid = CAST(:low AS oid)
+        OR held.mode = 'ExclusiveLock' AND held.classid = CAST(:common_high AS oid)
+        AND held.objid = CAST(:common_low AS oid))
     """
 )
 
@@ -56,6 +58,9 @@ class PostgresLock(ConnectedLock):
             target, interval=interval, connect_timeout=connect_timeout, autocommit=True
         )
         self._key = lock_number(target.schema, target.version_table)
+        # Of one tenant, or of one application among several: it excludes who migrates all of them,
+        # and not each other (manual, section 9.28.10, shared advisory locks).
+        self._common = lock_number(None, target.version_table) if target.schema else None
 
     def holder(self) -> Holder | None:
         """Read the server's own lists; the columns of another role's session may be empty."""
@@ -88,8 +93,7 @@ class PostgresLock(ConnectedLock):
         connection.exec_driver_sql(_KEEP_OPEN)
         if (connection.dialect.server_version_info or ()) >= _NO_LIMIT_SINCE:
             connection.exec_driver_sql(_NO_LIMIT)
-        query = f"SELECT pg_try_advisory_xact_lock(CAST('{self._key}' AS bigint))"
-        if connection.exec_driver_sql(query).scalar():
+        if self._take(connection):
             connection.exec_driver_sql(_KEEPALIVE)
             if (connection.dialect.server_version_info or ()) >= _USER_TIMEOUT_SINCE:
                 connection.exec_driver_sql(_USER_TIMEOUT)
@@ -97,10 +101,23 @@ class PostgresLock(ConnectedLock):
         connection.exec_driver_sql("ROLLBACK")
         return False
 
+    def _take(self, connection: Connection) -> bool:
+        common = f"pg_try_advisory_xact_lock_shared(CAST('{self._common}' AS bigint))"
+        if self._common is not None and not connection.exec_driver_sql(f"SELECT {common}").scalar():
+            return False
+        query = f"SELECT pg_try_advisory_xact_lock(CAST('{self._key}' AS bigint))"
+        return bool(connection.exec_driver_sql(query).scalar())
+
     def _identify(self, connection: Connection) -> tuple[str, ...]:
         return (*identify_server(connection), str(self._key))
 
     def _halves(self) -> dict[str, str]:
-        """Split the key as `pg_locks` shows it (manual, section 54.12)."""
-        unsigned = self._key % 2**64
-        return {"high": str(unsigned >> 32), "low": str(unsigned % 2**32)}
+        """Split the keys as `pg_locks` shows them (manual, section 54.12)."""
+        high, low = _split(self._key)
+        common_high, common_low = _split(self._key if self._common is None else self._common)
+        return {"high": high, "low": low, "common_high": common_high, "common_low": common_low}
+
+
+def _split(key: int) -> tuple[str, str]:
+    unsigned = key % 2**64
+    return str(unsigned >> 32), str(unsigned % 2**32)
