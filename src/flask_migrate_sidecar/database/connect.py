@@ -185,11 +185,22 @@ def _borrow(source: Engine, amend: Callable[[Parameters], None]) -> Any:
 
     Its pool is left alone, which may have one place only, or a connection that is dead by now.
     """
-    token = _amend.set(amend)
+    before: list[tuple[Parameters, dict[str, Any]]] = []
+
+    def amend_once(parameters: Parameters) -> None:
+        before.append((parameters, dict(parameters)))
+        amend(parameters)
+
+    token = _amend.set(amend_once)
     try:
         borrowed = source.pool.recreate().connect()
     finally:
         _amend.reset(token)
+        # The first releases of SQLAlchemy 2.0 hand out the engine's own, not a copy: what limits
+        # our look would limit the migration.
+        for parameters, kept in before:
+            parameters.clear()
+            parameters.update(kept)
     driver = borrowed.dbapi_connection
     borrowed.detach()
     return driver
