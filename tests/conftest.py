@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from following import FOLLOWED
 from servers import (
+    DRIVERS,
     Database,
     MariaDB,
     MissingServerError,
@@ -254,6 +255,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent.name in SLOW_TIERS or item.get_closest_marker("endurance"):
             item.add_marker(pytest.mark.timeout(SLOW_SECONDS))
+
+
+@pytest.fixture
+def server(driver: str, request: pytest.FixtureRequest) -> Server:
+    """Return the server that a test's driver is for."""
+    if driver == "mysqldb":
+        pytest.importorskip("MySQLdb")
+    found: Server = request.getfixturevalue(DRIVERS[driver])
+    return found
+
+
+@pytest.fixture
+def database(server: Server) -> Iterator[Database]:
+    """Return a fresh database of that server."""
+    made = server.create_database()
+    yield made
+    server.drop_database(made.name)
 
 
 def _serve(make: Callable[[], T]) -> Iterator[T]:

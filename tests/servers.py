@@ -25,6 +25,13 @@ from sqlalchemy.exc import DBAPIError
 
 HOST = "127.0.0.1"
 ADMIN = "migrate_admin"
+# The server that each driver is tried with, by the name of its fixture.
+DRIVERS = {
+    "psycopg": "postgres",
+    "psycopg2": "postgres",
+    "pymysql": "mariadb",
+    "mysqldb": "mariadb",
+}
 USER = "shop_owner"
 # The percent sign is what careless URL and alembic.ini handling trips over.
 PASSWORD = "s3cret%pw"

@@ -1,6 +1,5 @@
 """Where the application can connect, the run can: it waits, locks and looks as the app connects."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,15 +7,9 @@ from sqlalchemy import NullPool, create_engine, inspect, make_url
 
 from conftest import RunCommand
 from racing import write_app
-from servers import Database, Server, render_url
+from servers import DRIVERS, Database, Server, render_url
 from sidecar_runs import events, read_log
 
-DRIVERS = {
-    "psycopg": "postgres",
-    "psycopg2": "postgres",
-    "pymysql": "mariadb",
-    "mysqldb": "mariadb",
-}
 # The password is not in the URL that the application's settings have; GIVEN stands for it.
 TOKEN = """\
     db.init_app(app)
@@ -65,23 +58,6 @@ WAYS = {
     "settings": SETTINGS,
     "small pool": SMALL_POOL,
 }
-
-
-@pytest.fixture
-def server(driver: str, request: pytest.FixtureRequest) -> Server:
-    """Return the server that a driver is for."""
-    if driver == "mysqldb":
-        pytest.importorskip("MySQLdb")
-    found: Server = request.getfixturevalue(DRIVERS[driver])
-    return found
-
-
-@pytest.fixture
-def database(server: Server) -> Iterator[Database]:
-    """Return a fresh database."""
-    made = server.create_database()
-    yield made
-    server.drop_database(made.name)
 
 
 @pytest.mark.parametrize("way", WAYS)

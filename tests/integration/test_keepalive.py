@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from time import sleep
 
@@ -11,35 +11,12 @@ from sqlalchemy import NullPool, create_engine, text
 
 from conftest import RunCommand
 from racing import GATED, finish, let_go_on, start, write_app
-from servers import Database, Server
+from servers import DRIVERS, Database, Server
 from sidecar_runs import prepend, read_log
 
-SERVERS = {
-    "psycopg": "postgres",
-    "psycopg2": "postgres",
-    "pymysql": "mariadb",
-    "mysqldb": "mariadb",
-}
 # The kernel counts a timer of a socket in hundredths of a second (proc(5), /proc/net/tcp).
 HUNDREDTHS = os.sysconf("SC_CLK_TCK")
 RETRANSMIT_TIMER, KEEPALIVE_TIMER = 1, 2
-
-
-@pytest.fixture
-def server(driver: str, request: pytest.FixtureRequest) -> Server:
-    """Return the server that a driver is for."""
-    if driver == "mysqldb":
-        pytest.importorskip("MySQLdb")
-    found: Server = request.getfixturevalue(SERVERS[driver])
-    return found
-
-
-@pytest.fixture
-def database(server: Server) -> Iterator[Database]:
-    """Return a fresh database."""
-    made = server.create_database()
-    yield made
-    server.drop_database(made.name)
 
 
 def read_timers(pid: int, port: int) -> list[tuple[int, float]]:
@@ -58,7 +35,7 @@ def read_timers(pid: int, port: int) -> list[tuple[int, float]]:
     return found
 
 
-@pytest.mark.parametrize("driver", SERVERS)
+@pytest.mark.parametrize("driver", DRIVERS)
 def test_client_asks_whether_the_server_is_there(
     driver: str, server: Server, database: Database, tmp_path: Path
 ) -> None:
@@ -120,7 +97,7 @@ def test_server_asks_whether_the_client_is_there(
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("driver", SERVERS)
+@pytest.mark.parametrize("driver", DRIVERS)
 def test_connection_of_env_py_to_nowhere(
     driver: str, copy_app: Callable[[str], Path], launch: RunCommand
 ) -> None:
@@ -128,7 +105,7 @@ def test_connection_of_env_py_to_nowhere(
     if driver == "mysqldb":
         pytest.importorskip("MySQLdb")
     shop = copy_app("shop")
-    scheme = "postgresql" if SERVERS[driver] == "postgres" else "mysql"
+    scheme = "postgresql" if DRIVERS[driver] == "postgres" else "mysql"
     with socket.create_server(("127.0.0.1", 0)) as silent:
         place = f"{scheme}+{driver}://u:p@127.0.0.1:{silent.getsockname()[1]}/x"
         prepend(
@@ -143,12 +120,12 @@ def test_connection_of_env_py_to_nowhere(
 SLEEP = {"postgres": "SELECT pg_sleep(1.5)", "mariadb": "SELECT sleep(1.5)"}
 
 
-@pytest.mark.parametrize("driver", SERVERS)
+@pytest.mark.parametrize("driver", DRIVERS)
 def test_statement_that_takes_longer_than_connecting(
     driver: str, database: Database, tmp_path: Path, launch: RunCommand
 ) -> None:
     """A limit for connecting is none for what runs on the connection."""
-    app = write_app(tmp_path / "app", [f'    op.execute("{SLEEP[SERVERS[driver]]}")\n'])
+    app = write_app(tmp_path / "app", [f'    op.execute("{SLEEP[DRIVERS[driver]]}")\n'])
     env = {"DATABASE_URL": database.url(driver)}
     result = launch(app, "--connect-timeout", "1", "db", "upgrade", env=env)
     assert result.returncode == 0, result.stderr

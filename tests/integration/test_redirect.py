@@ -1,6 +1,6 @@
 """`--database-url` leads connections elsewhere, and leaves the rest of them as the app wants it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -29,32 +29,15 @@ MARIADB = (
     "shop",
 )
 CASES = {
-    "psycopg": ("postgres", *POSTGRESQL),
-    "psycopg2": ("postgres", *POSTGRESQL),
-    "pymysql": ("mariadb", *MARIADB),
-    "mysqldb": ("mariadb", *MARIADB),
+    "psycopg": POSTGRESQL,
+    "psycopg2": POSTGRESQL,
+    "pymysql": MARIADB,
+    "mysqldb": MARIADB,
 }
 NOTES = """\
     said = op.get_bind().exec_driver_sql({query!r}).scalar()
     op.execute(f"INSERT INTO ran (revision, direction) VALUES ('{{said}}', 'said')")
 """
-
-
-@pytest.fixture
-def server(driver: str, request: pytest.FixtureRequest) -> Server:
-    """Return the server that a driver is for."""
-    if driver == "mysqldb":
-        pytest.importorskip("MySQLdb")
-    found: Server = request.getfixturevalue(CASES[driver][0])
-    return found
-
-
-@pytest.fixture
-def database(server: Server) -> Iterator[Database]:
-    """Return a fresh database."""
-    made = server.create_database()
-    yield made
-    server.drop_database(made.name)
 
 
 @pytest.mark.parametrize("says_otherwise", [False, True], ids=["alone", "against the URL"])
@@ -63,7 +46,7 @@ def test_arguments_of_the_app_stay(
     driver: str, says_otherwise: bool, database: Database, tmp_path: Path, launch: RunCommand
 ) -> None:
     """The application's connect_args are on the connection wherever it is led, and win."""
-    _, arguments, others, query, expected = CASES[driver]
+    arguments, others, query, expected = CASES[driver]
     app = write_app(tmp_path / "app", [NOTES.format(query=query)])
     source = (app / "app.py").read_text()
     options = f'app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {{"connect_args": {arguments!r}}}'

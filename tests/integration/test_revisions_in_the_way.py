@@ -1,6 +1,6 @@
 """A revision that lacks a right, or a lock in the database: each has its exit code."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -9,33 +9,15 @@ from sqlalchemy import NullPool, create_engine, make_url, text
 from conftest import RunCommand
 from following import FollowedRun
 from racing import write_app
-from servers import PASSWORD, USER, Database, Server, render_url
+from servers import DRIVERS, PASSWORD, USER, Database, Server, render_url
 
 ROLE = "may_not_create"
 CREATES = '    op.create_table("more", sa.Column("id", sa.Integer))'
 ALTERS = '    op.add_column("ran", sa.Column("more", sa.Integer))'
 UPDATES = "    op.execute(\"UPDATE ran SET direction = 'x'\")"
-DRIVERS = ["psycopg", "psycopg2", "pymysql", "mysqldb"]
 POSTGRESQL = ("psycopg", "psycopg2")
 
 each_driver = pytest.mark.parametrize("driver", DRIVERS)
-
-
-@pytest.fixture
-def server(driver: str, request: pytest.FixtureRequest) -> Server:
-    """Return the server that a driver is for."""
-    if driver == "mysqldb":
-        pytest.importorskip("MySQLdb")
-    found: Server = request.getfixturevalue("postgres" if driver in POSTGRESQL else "mariadb")
-    return found
-
-
-@pytest.fixture
-def database(server: Server) -> Iterator[Database]:
-    """Return a fresh database."""
-    made = server.create_database()
-    yield made
-    server.drop_database(made.name)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from sqlalchemy import NullPool, create_engine, text
 
 from following import FollowedRun
 from racing import write_app
-from servers import Server
+from servers import DRIVERS, Server
 from sidecar_runs import append, prepend
 
 TAKEN = {
@@ -120,12 +120,6 @@ def test_last_resort_ends_what_no_exception_ends(call: str, tmp_path: Path) -> N
 GREEN = {
     "gevent": "from gevent import monkey\nmonkey.patch_all()\n",
     "eventlet": "import eventlet\neventlet.monkey_patch()\n",
-}
-DRIVERS = {
-    "psycopg": "postgres",
-    "psycopg2": "postgres",
-    "pymysql": "mariadb",
-    "mysqldb": "mariadb",
 }
 
 

@@ -32,15 +32,6 @@ COUNTS = {
 
 
 @pytest.fixture
-def server(driver: str, request: pytest.FixtureRequest) -> Postgres | MariaDB:
-    """Return the server that a driver is for."""
-    if driver == "mysqldb":
-        pytest.importorskip("MySQLdb")
-    found: Postgres | MariaDB = request.getfixturevalue(WAITING[driver][0])
-    return found
-
-
-@pytest.fixture
 def link(server: Postgres | MariaDB) -> Iterator[Link]:
     """Return a link to it."""
     with Link(server.port) as link:

@@ -231,3 +231,14 @@ def test_tenants_with_a_database_each(tmp_path: Path, launch: Launcher) -> None:
     assert result.returncode == 0, result.stderr
     assert result.last["from"] == {"default/blue.db": [], "default/green.db": ["r2"]}
     assert result.last["applied"] == ["r1", "r2"]
+
+
+def test_tenants_without_the_application(tenancy: Tenancy, launch: Launcher) -> None:
+    """The version table of one tenant is no unknown one beside another that is empty."""
+    tenancy.add("blue")
+    (tenancy.app / "app.py").unlink()
+    assert launch(tenancy.app, "db", "upgrade", env=tenancy.env).returncode == 0
+    tenancy.add("green")
+    result = launch(tenancy.app, "db", "upgrade", env=tenancy.env)
+    assert result.returncode == 0, result.stderr
+    assert result.last["applied"] == ["r1", "r2"]

@@ -290,8 +290,9 @@ def test_attempt_that_has_not_answered_is_gone_on_with() -> None:
     assert len(begun) == 1
 
 
-def test_attempt_at_the_deadline_has_a_moment() -> None:
+def test_attempt_at_the_deadline_has_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever comes at the last moment, or behind it, still has the time that an answer takes."""
+    monkeypatch.setattr("flask_migrate_sidecar.database.wait._LAST_CHANCE", DEADLINE)
 
     def probe() -> str:
         time.sleep(0.02)

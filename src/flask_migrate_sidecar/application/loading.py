@@ -125,7 +125,7 @@ def load_application(
             try:
                 app, source = _import_application(settings.app), MOUNTED
             except (UnavailableError, RefusedError) as error:
-                error.fields |= {"left": left.commands} if left.commands else {}
+                error.fields |= {"left": left} if left else {}
                 raise
     # Some applications change it at import, and the repository's path is relative to it.
     os.chdir(folder)

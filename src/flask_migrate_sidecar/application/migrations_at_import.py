@@ -23,15 +23,8 @@ logger: Final = get_logger(__name__)
 _MIGRATING: Final = frozenset({"upgrade", "downgrade"})
 
 
-class Left:
-    """What was left to the run."""
-
-    def __init__(self) -> None:
-        self.commands: list[str] = []
-
-
 @contextmanager
-def migrations_left_to_the_run(repository: Path) -> Iterator[Left]:
+def migrations_left_to_the_run(repository: Path) -> Iterator[list[str]]:
     """Let `flask_migrate.upgrade()`, upstream's and Alembic's own, do nothing inside of the block.
 
     All of them end in `ScriptDirectory.run_env` (Alembic), within an environment that knows what
@@ -39,8 +32,11 @@ def migrations_left_to_the_run(repository: Path) -> Iterator[Left]:
 
     Args:
         repository: the run's, where the application does not say otherwise.
+
+    Yields:
+        The commands that were left.
     """
-    left = Left()
+    left: list[str] = []
     run_env = ScriptDirectory.run_env
 
     def leave(self: ScriptDirectory) -> None:
@@ -50,7 +46,7 @@ def migrations_left_to_the_run(repository: Path) -> Iterator[Left]:
         if command not in _MIGRATING or not _is_of_run(self, repository):
             run_env(self)
             return
-        left.commands.append(command)
+        left.append(command)
         logger.warning(
             "migration.left",
             subcommand=command,

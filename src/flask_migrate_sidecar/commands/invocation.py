@@ -10,7 +10,6 @@ from flask_migrate_sidecar.application.migrations_only import MIGRATIONS_ONLY
 from flask_migrate_sidecar.application.subcommand import Subcommand
 from flask_migrate_sidecar.database.connect import Database
 from flask_migrate_sidecar.database.dialect import find_dialect
-from flask_migrate_sidecar.database.url import is_memory
 from flask_migrate_sidecar.errors import ConfigurationError, Interrupted, MigrationError
 from flask_migrate_sidecar.history.environment import Readings, label_place
 from flask_migrate_sidecar.history.failure import explain, explained
@@ -123,17 +122,21 @@ def require_version_table(session: Session, found: Readings) -> None:
 
     Raises:
         ConfigurationError: the revisions may be in a table of another name.
+        SidecarError: the database could not be asked.
     """
     settings = session.settings
     if session.application.source != MIGRATIONS_ONLY or settings.version_table is not None:
         return
-    for place, revisions in found.items():
-        database = next(d for d in session.databases if d.name == place.database)
-        if revisions or is_memory(database.url):
+    known = {name for p in found for name in (p.table, f"{p.schema}.{p.table}")}
+    empty = {place.database: place for place, revisions in found.items() if not revisions}
+    for database in session.lasting:
+        place = empty.get(database.name)
+        if place is None:
             continue
         dialect = find_dialect(database.url.get_backend_name())
-        with database.engine(connect_timeout=settings.connect_timeout).connect() as connection:
-            others = [n for n in dialect.find_version_tables(connection) if n != place.table]
+        engine = database.engine(connect_timeout=settings.connect_timeout)
+        with explained(), engine.connect() as connection:
+            others = [n for n in dialect.find_version_tables(connection) if n not in known]
         if others:
             raise ConfigurationError(
                 f"the database {place.database} has no revision in {place.table}, but a table of "

@@ -42,32 +42,22 @@ def keep_alive(connection: Any, _record: object = None) -> None:
         if link.family not in (socket.AF_INET, socket.AF_INET6):
             return
         link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for option, value in (
-            (socket.TCP_KEEPIDLE, IDLE),
-            (socket.TCP_KEEPINTVL, INTERVAL),
-            (socket.TCP_KEEPCNT, COUNT),
-            (socket.TCP_USER_TIMEOUT, USER_TIMEOUT),
-        ):
-            if _is_default(link, option):
-                link.setsockopt(socket.IPPROTO_TCP, option, value)
-
-
-def _is_default(link: socket.socket, option: int) -> bool:
-    with socket.socket(link.family, socket.SOCK_STREAM) as fresh:
-        default = fresh.getsockopt(socket.IPPROTO_TCP, option)
-    return link.getsockopt(socket.IPPROTO_TCP, option) == default
+        with socket.socket(link.family, socket.SOCK_STREAM) as fresh:
+            for option, value in (
+                (socket.TCP_KEEPIDLE, IDLE),
+                (socket.TCP_KEEPINTVL, INTERVAL),
+                (socket.TCP_KEEPCNT, COUNT),
+                (socket.TCP_USER_TIMEOUT, USER_TIMEOUT),
+            ):
+                default = fresh.getsockopt(socket.IPPROTO_TCP, option)
+                if link.getsockopt(socket.IPPROTO_TCP, option) == default:
+                    link.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _find_descriptor(connection: Any) -> int | None:
     """Find the socket: each driver keeps it elsewhere, and one of a file has none."""
     driver = getattr(connection, "driver_connection", connection)
-    # psycopg, psycopg2 and mysqlclient tell it; PyMySQL, asyncpg and aiomysql have it somewhere.
-    for path in (
-        "fileno",
-        "_sock.fileno",
-        "_transport._sock.fileno",
-        "_writer.transport._sock.fileno",
-    ):
+    for path in _DESCRIPTORS:
         # What it has not, or what is closed already.
         with suppress(Exception):
             return int(attrgetter(path)(driver)())

@@ -95,11 +95,13 @@ def _leave_out(
 @event.listens_for(Engine, "begin")
 def _limit(connection: Connection) -> None:
     look = _find_look()
+    if look is None:
+        return
     dialect = find_dialect(connection.dialect.name)
     driver: Any = connection.connection.dbapi_connection
     is_autocommitting = getattr(driver, "autocommit", False) is True
     limiting = dialect.lock_limit_of_session if is_autocommitting else dialect.lock_limit
-    if look is None or limiting is None:
+    if limiting is None:
         return
     try:
         _execute(driver, limiting.set)

@@ -8,13 +8,15 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from alembic.script import ScriptDirectory
 
 from flask_migrate_sidecar.errors import ConfigurationError, UsageError
 
 P = TypeVar("P")
+
+_TARGETS: Final = "name a revision, or a branch as in app@head; none means all heads"
 
 
 @contextmanager
@@ -114,10 +116,10 @@ def find_targets(script: ScriptDirectory, targets: Sequence[str]) -> set[str]:
     found: set[str] = set()
     for target in targets:
         if is_relative(target):
-            raise UsageError(f"{target} is another revision for each database: name one")
+            raise UsageError(f"{target} is another revision for each database", hint=_TARGETS)
         meant = {revision.revision for revision in script.get_revisions(target) if revision}
         if not meant:
-            raise UsageError(f"{target} is no revision: every database is there")
+            raise UsageError(f"{target} is before every revision", hint=_TARGETS)
         found |= meant
     return found
 

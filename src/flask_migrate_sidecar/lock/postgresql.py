@@ -9,6 +9,8 @@ from typing import Final
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import SQLAlchemyError
 
+from flask_migrate_sidecar.database.keepalive import COUNT, IDLE, INTERVAL, USER_TIMEOUT
+
 from .base import Holder, LockTarget, lock_number
 from .connection import ConnectedLock, identify_server
 
@@ -19,10 +21,10 @@ _NO_LIMIT_SINCE: Final = (17,)
 # By them the server notices a holder whose node is gone, and frees the lock: 30 s after its last
 # word (manual, section 20.3.1 "TCP Settings"). As the client's own in `database.keepalive`.
 _KEEPALIVE: Final = (
-    "SET LOCAL tcp_keepalives_idle = 15; SET LOCAL tcp_keepalives_interval = 5;"
-    " SET LOCAL tcp_keepalives_count = 3"
+    f"SET LOCAL tcp_keepalives_idle = {IDLE}; SET LOCAL tcp_keepalives_interval = {INTERVAL};"
+    f" SET LOCAL tcp_keepalives_count = {COUNT}"
 )
-_USER_TIMEOUT: Final = "SET LOCAL tcp_user_timeout = 30000"
+_USER_TIMEOUT: Final = f"SET LOCAL tcp_user_timeout = {USER_TIMEOUT}"
 _USER_TIMEOUT_SINCE: Final = (12,)
 _HOLDER: Final = text(
     """
