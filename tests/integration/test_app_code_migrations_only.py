@@ -3,10 +3,10 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from sqlalchemy import NullPool, create_engine, inspect
+from sqlalchemy import NullPool, create_engine
 
 from app_code import (
     REVISION,
@@ -17,6 +17,7 @@ from app_code import (
     write_repository,
 )
 from conftest import APPS
+from schema import describe_schema
 from servers import Postgres
 
 if TYPE_CHECKING:
@@ -39,22 +40,6 @@ def copy_repository(name: str, folder: Path) -> Path:
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(APPS / name / "migrations", folder / "migrations", ignore=ignored)
     return folder
-
-
-def describe_schema(url: str) -> dict[str, Any]:
-    """Describe all tables of a database, comparable to another one's."""
-    inspector = inspect(create_engine(url, poolclass=NullPool))
-    return {
-        table: {
-            "columns": [repr(column) for column in inspector.get_columns(table)],
-            "indexes": sorted(map(repr, inspector.get_indexes(table))),
-            "keys": sorted(map(repr, inspector.get_foreign_keys(table))),
-            "unique": sorted(map(repr, inspector.get_unique_constraints(table))),
-            "checks": sorted(map(repr, inspector.get_check_constraints(table))),
-            "primary": repr(inspector.get_pk_constraint(table)),
-        }
-        for table in sorted(inspector.get_table_names())
-    }
 
 
 @pytest.mark.parametrize("name", VARIABLES)

@@ -277,7 +277,7 @@ def test_no_models_were_imported(tmp_path: Path) -> None:
 
 
 def test_types_are_shipped() -> None:
-    """The package carries `py.typed`; the typing test checks what that promises."""
+    """The package carries `py.typed`; `tests/typing` shows what that promises."""
     assert (Path(flask_migrate.__file__).parent / "py.typed").is_file()
 
 
