@@ -6,7 +6,12 @@ from pathlib import Path
 import pytest
 
 from flask_migrate_sidecar.errors import UsageError
-from flask_migrate_sidecar.log.termination_message import LIMIT, find_path, shorten, write_message
+from flask_migrate_sidecar.log.termination_message import (
+    LIMIT,
+    find_path,
+    make_message,
+    write_message,
+)
 from flask_migrate_sidecar.settings.sources import read_settings
 
 FAILURE = {
@@ -20,7 +25,7 @@ FAILURE = {
 
 def test_an_event_that_fits_is_whole() -> None:
     """Nothing is cut but the traceback, which the log has."""
-    assert json.loads(shorten({**FAILURE, "exception": [{"frames": []}]})) == FAILURE
+    assert json.loads(make_message({**FAILURE, "exception": [{"frames": []}]})) == FAILURE
 
 
 @pytest.mark.parametrize(
@@ -37,7 +42,7 @@ def test_an_event_that_fits_is_whole() -> None:
 )
 def test_a_long_event_stays_valid(addition: dict[str, object]) -> None:
     """What is too long is cut so that JSON, characters and the exit code stay whole."""
-    line = shorten({**FAILURE, **addition})
+    line = make_message({**FAILURE, **addition})
     assert len(line) <= LIMIT
     assert json.loads(line)["exit_code"] == 8
     assert json.loads(line)["event"] == "command.failed"
@@ -46,15 +51,17 @@ def test_a_long_event_stays_valid(addition: dict[str, object]) -> None:
 def test_a_long_message_keeps_its_begin() -> None:
     """The cause stands at the beginning of a message."""
     message = "relation does not exist " + "x" * 9000
-    error = json.loads(shorten({**FAILURE, "error": {"type": "E", "message": message}}))["error"]
+    error = json.loads(make_message({**FAILURE, "error": {"type": "E", "message": message}}))[
+        "error"
+    ]
     assert error["message"].startswith("relation does not exist")
     assert error["message"].endswith("...")
-    assert len(shorten({**FAILURE, "error": {"type": "E", "message": message}})) > LIMIT - 100
+    assert len(make_message({**FAILURE, "error": {"type": "E", "message": message}})) > LIMIT - 100
 
 
 def test_lone_surrogates_are_text() -> None:
     """File names that are no UTF-8 do not cost the message."""
-    assert b"?" in shorten({**FAILURE, "hint": "\udcff"})
+    assert b"?" in make_message({**FAILURE, "hint": "\udcff"})
 
 
 def test_the_path_is_found_where_others_are_malformed(tmp_path: Path) -> None:

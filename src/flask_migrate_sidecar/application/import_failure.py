@@ -7,7 +7,7 @@ from typing import Final
 
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
-from flask_migrate_sidecar.database.causes import NO_OBJECT, Verdict
+from flask_migrate_sidecar.database.causes import LACKING, Verdict
 from flask_migrate_sidecar.database.errors import Moment, diagnose, find_driver_error
 from flask_migrate_sidecar.errors import (
     AppError,
@@ -133,7 +133,7 @@ def explain_database_error(error: BaseException) -> SidecarError:
         "move the query out of the factory, or leave it out where FLASK_MIGRATE_SIDECAR is set; "
         "until then the database must be up before the import"
     )
-    if found.cause is NO_OBJECT:
+    if found.cause in LACKING:
         hint = (
             "the table or column is made by the migrations, and they cannot run before the import: "
             "move the query out of the factory, leave it out where FLASK_MIGRATE_SIDECAR is set, "

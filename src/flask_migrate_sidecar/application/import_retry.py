@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final, NoReturn
 
 from flask_migrate_sidecar.database.backoff import next_pause
-from flask_migrate_sidecar.database.causes import NO_OBJECT, Verdict
+from flask_migrate_sidecar.database.causes import LACKING, Verdict
 from flask_migrate_sidecar.database.errors import Diagnosis, Moment, diagnose, find_driver_error
 from flask_migrate_sidecar.errors import AppError, PendingError, RefusedError, UnavailableError
 from flask_migrate_sidecar.log.logger import get_logger
@@ -48,7 +48,7 @@ def retry_import(
     found = _diagnose(error)
     attempts.count += 1
     _note_refusal(error, attempts)
-    lacks_schema = found is not None and found.cause is NO_OBJECT
+    lacks_schema = found is not None and found.cause in LACKING
     if lacks_schema and not is_gate and error.fields.get("left"):
         raise AppError(
             str(error),
@@ -78,7 +78,7 @@ def _diagnose(error: UnavailableError | RefusedError) -> Diagnosis | None:
 def _can_pass(found: Diagnosis | None, *, is_gate: bool) -> bool:
     if found is None:
         return False
-    if found.cause is NO_OBJECT:
+    if found.cause in LACKING:
         return is_gate
     return found.verdict is not Verdict.FAILED and not found.is_lasting
 

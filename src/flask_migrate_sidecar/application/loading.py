@@ -22,7 +22,9 @@ from flask_migrate_sidecar.errors import (
     SidecarError,
     UnavailableError,
 )
+from flask_migrate_sidecar.log.frames import know_folder
 from flask_migrate_sidecar.log.logger import get_logger
+from flask_migrate_sidecar.log.origin import describe_origin
 from flask_migrate_sidecar.settings.options import Settings
 
 from .discovery import find_application
@@ -129,6 +131,7 @@ def load_application(
                 raise
     # Some applications change it at import, and the repository's path is relative to it.
     os.chdir(folder)
+    know_folder(Path(app.root_path))
     application = _inspect(app, source)
     logger.info(
         "app.loaded",
@@ -147,10 +150,8 @@ def _import_application(name: str | None) -> Flask:
         return find_application(name)
     except NoAppException as error:
         cause = error.__cause__ or error.__context__
-        if isinstance(cause, ImportError):
-            raise explain_import_error(cause, name) from cause
-        if cause is not None and find_driver_error(cause) is not None:
-            raise explain_import_error(cause, name) from cause
+        if isinstance(cause, ImportError) or (cause and find_driver_error(cause) is not None):
+            raise _explain(cause, name) from cause
         raise AppError(
             str(error).strip().splitlines()[0],
             hint="name the application as --app MODULE:NAME or --app 'MODULE:FACTORY(ARGUMENTS)', "
@@ -160,7 +161,13 @@ def _import_application(name: str | None) -> Flask:
         raise
     except BaseException as error:
         # Also SystemExit, a KeyboardInterrupt that no signal sent, and what else derives from it.
-        raise explain_import_error(error, name) from error
+        raise _explain(error, name) from error
+
+
+def _explain(error: BaseException, name: str | None) -> SidecarError:
+    found = explain_import_error(error, name)
+    found.fields = {**describe_origin(error), **found.fields}
+    return found
 
 
 def _inspect(app: Flask, source: str) -> Application:

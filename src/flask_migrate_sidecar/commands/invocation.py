@@ -23,6 +23,7 @@ from flask_migrate_sidecar.lock.acquire import hold_locks
 from flask_migrate_sidecar.lock.base import LockTarget
 from flask_migrate_sidecar.lock.watch import Guard
 from flask_migrate_sidecar.log.logger import get_logger
+from flask_migrate_sidecar.log.origin import describe_origin
 from flask_migrate_sidecar.settings.options import normalise_bind
 
 from .session import Result, Session
@@ -54,7 +55,8 @@ def invoke(
             subcommand.run()
     except Interrupted as interruption:
         kept = _tell_what_stayed(session, subcommand, progress)
-        interruption.fields = {**kept, **interruption.fields}
+        where = describe_origin(interruption, folder) if progress.running else {}
+        interruption.fields = {**where, **kept, **interruption.fields}
         raise
     except (Exception, SystemExit, KeyboardInterrupt) as error:
         explained = explain(error, repository=folder)

@@ -113,4 +113,53 @@ EXISTS: Final = _cause(
     "remove the object, or 'stamp' the revision if all of it is there",
 )
 NO_OBJECT: Final = _cause(_WAIT, Verdict.NOT_READY, Verdict.FAILED, _MEND)
+# The same where DDL commits by itself: half of the revision may have run already.
+GONE: Final = _cause(
+    _WAIT,
+    Verdict.NOT_READY,
+    Verdict.FAILED,
+    "what the statement speaks of is not there: an earlier attempt stopped midway (databases "
+    "without transactional DDL keep its first statements), or the revision is wrong; compare what "
+    "is there with the revision, then undo its first statements by hand, or do the rest and "
+    "'stamp' it",
+)
+# An application that is imported lacks a table or column, which a migration may be about to make.
+LACKING: Final = frozenset({NO_OBJECT, GONE})
+CANCELLED: Final = _cause(
+    _WAIT,
+    Verdict.NOT_READY,
+    Verdict.FAILED,
+    "the server ended the statement: statement_timeout of the role or database (0 for the role "
+    "that migrates: ALTER ROLE ... SET statement_timeout = 0; MariaDB: max_statement_time), or "
+    "somebody cancelled it",
+)
+NO_SPACE: Final = _cause(
+    "make room for the server's disk: it is full",
+    Verdict.NOT_READY,
+    Verdict.FAILED,
+    "the server's disk, or the table's, is full: make room and run again",
+)
+POOLED: Final = _cause(
+    _WAIT,
+    Verdict.NOT_READY,
+    Verdict.FAILED,
+    "a pooler in transaction mode lost a prepared statement: migrate past the pooler with "
+    "--database-url, or give the engine connect_args={'prepare_threshold': None} (psycopg 3)",
+)
+TOO_LONG: Final = _cause(
+    _WAIT,
+    Verdict.NOT_READY,
+    Verdict.FAILED,
+    "a text is longer than its column; where it is the revision's id, shorten the id, or widen "
+    "the column: ALTER TABLE alembic_version ALTER COLUMN version_num TYPE VARCHAR(255) "
+    "(MariaDB: MODIFY version_num VARCHAR(255) NOT NULL)",
+)
+NEW_ENUM_VALUE: Final = _cause(
+    _WAIT,
+    Verdict.NOT_READY,
+    Verdict.FAILED,
+    "PostgreSQL wants the new value of an enum committed before it is used: add it in "
+    "'with op.get_context().autocommit_block():', or use it in a later revision and set "
+    "transaction_per_migration=True",
+)
 UNKNOWN: Final = _cause(_WAIT, Verdict.NOT_READY, Verdict.FAILED, _MEND)

@@ -17,23 +17,29 @@ from .causes import (
     ARGUMENTS,
     BLOCKED_HOST,
     BUSY,
+    CANCELLED,
     DATABASE,
     DEADLOCK,
     EXISTS,
     EXPIRED,
     FULL,
+    GONE,
     HOST,
     LOCK_TIMEOUT,
     LOGIN,
     LOST,
+    NEW_ENUM_VALUE,
     NO_DATABASE_FILE,
     NO_OBJECT,
+    NO_SPACE,
     PLACE,
+    POOLED,
     RIGHTS,
     STANDBY,
     STARTING,
     TLS,
     TLS_OR_LOGIN,
+    TOO_LONG,
 )
 
 # PostgreSQL manual, appendix A; a class (two characters) or a whole state.
@@ -52,6 +58,11 @@ STATES: Final = {
     "40P01": DEADLOCK,
     **dict.fromkeys(("42P07", "42701", "42710"), EXISTS),
     **dict.fromkeys(("42P01", "42703", "3F000"), NO_OBJECT),
+    **dict.fromkeys(("57014", "25P04"), CANCELLED),
+    "53100": NO_SPACE,
+    **dict.fromkeys(("26000", "42P05"), POOLED),
+    "22001": TOO_LONG,
+    "55P04": NEW_ENUM_VALUE,
 }
 # "running with the --read-only option", but also with any other that forbids the statement.
 OPTION_PREVENTS: Final = 1290
@@ -74,7 +85,13 @@ NUMBERS: Final = {
     1205: LOCK_TIMEOUT,
     1213: DEADLOCK,
     **dict.fromkeys((1050, 1060, 1061), EXISTS),
-    **dict.fromkeys((1146, 1054), NO_OBJECT),
+    # Unknown table, unknown column; nothing to drop; a second primary key.
+    **dict.fromkeys((1146, 1054, 1051, 1091, 1068), GONE),
+    # max_statement_time of MariaDB, max_execution_time of MySQL, KILL QUERY.
+    **dict.fromkeys((1969, 3024, 1317), CANCELLED),
+    # Disk full, table full, "No space left on device" behind the engine or a file.
+    **dict.fromkeys((1021, 1114), NO_SPACE),
+    1406: TOO_LONG,
 }
 # Result codes of SQLite by their names (https://www.sqlite.org/rescode.html), extended ones too.
 RESULTS: Final = {
@@ -110,6 +127,7 @@ ANSWERS: Final = (
 )
 # Of SQLite, whose result code for a faulty statement is one for all.
 SQLITE_TEXTS: Final = (
-    (r"no such (table|column)|has no column named", NO_OBJECT),
+    (r"no such (table|column|index)|has no column named", GONE),
+    (r"database or disk is full", NO_SPACE),
     (r"already exists|duplicate column name", EXISTS),
 )

@@ -28,7 +28,7 @@ from sqlalchemy.exc import DBAPIError
 from flask_migrate_sidecar.errors import RefusedError, UnavailableError, chain, describe
 from flask_migrate_sidecar.log.redaction import Secrets, find_secrets
 
-from .causes import ARGUMENTS, LOST, NO_OBJECT, UNKNOWN, Cause, Verdict
+from .causes import ARGUMENTS, LACKING, LOST, UNKNOWN, Cause, Verdict
 from .error_codes import ANSWERS, NUMBERS, OPTION_PREVENTS, RESULTS, SQLITE_TEXTS, STATES
 from .url import place
 
@@ -113,7 +113,7 @@ def diagnose(
     if moment is Moment.LOCK and cause.revision is Verdict.FAILED:
         # What a lock asks for is right, so an answer that does not pass is one to its rights.
         verdict = cause.login if _families(error) & _PASSING else Verdict.REFUSED
-    if moment is Moment.IMPORT and cause is NO_OBJECT:
+    if moment is Moment.IMPORT and cause in LACKING:
         verdict, lasting = Verdict.FAILED, True
     return Diagnosis(cause, verdict, _say(error, url), cause.hint, lasting)
 

@@ -35,6 +35,7 @@ from flask_migrate_sidecar.errors import (
     passed_through,
 )
 from flask_migrate_sidecar.log.last_resort import explain as explain_surroundings
+from flask_migrate_sidecar.log.origin import describe_origin, find_frame
 
 # How each verdict of an error in the midst of a migration is told.
 _VERDICTS: Final = {
@@ -69,10 +70,8 @@ def explained(repository: Path | None = None) -> Iterator[None]:
         raise explain(error, repository=repository) from error
 
 
-def explain(  # noqa: C901, PLR0911, PLR0912 - a table of cases, read from top to bottom
-    error: BaseException, *, repository: Path | None = None
-) -> SidecarError:
-    """Turn whatever a command raised into an error that knows its exit code.
+def explain(error: BaseException, *, repository: Path | None = None) -> SidecarError:
+    """Turn whatever a command raised into an error that knows its exit code, and where it was.
 
     Args:
         error: what was raised.
@@ -80,6 +79,14 @@ def explain(  # noqa: C901, PLR0911, PLR0912 - a table of cases, read from top t
     """
     if isinstance(error, SidecarError):
         return error
+    found = _judge(error, repository)
+    found.fields = {**describe_origin(error, repository), **found.fields}
+    return found
+
+
+def _judge(  # noqa: C901, PLR0911, PLR0912 - a table of cases, read from top to bottom
+    error: BaseException, repository: Path | None
+) -> SidecarError:
     if isinstance(error, click.UsageError):
         return UsageError(error.format_message())
     if type(error).__name__ in _PENDING and isinstance(error, CommandError):
@@ -291,10 +298,7 @@ def _explain_command(error: Exception) -> SidecarError:
 
 def _locate(error: BaseException, repository: Path | None) -> str | None:
     """Name the last line of the migrations, or else of any code, that an error passed."""
-    frames = _frames(error)
-    root = str(repository.absolute()) if repository else None
-    ours = [frame for frame in frames if root and frame.filename.startswith(root)]
-    if not frames:
+    frame = find_frame(error, repository)
+    if frame is None:
         return None
-    frame = (ours or frames)[-1]
     return f"{frame.filename}:{frame.lineno}"

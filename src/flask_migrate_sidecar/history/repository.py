@@ -10,6 +10,7 @@ from typing import Any, TextIO
 from flask_migrate_sidecar.application.loading import Application
 from flask_migrate_sidecar.database.errors import is_limit_of_process
 from flask_migrate_sidecar.errors import ConfigurationError, MigrationError
+from flask_migrate_sidecar.log.frames import know_folder
 
 from .failure import explained
 
@@ -60,6 +61,7 @@ def open_repository(
             f"there is no migration repository at {folder.absolute()}",
             hint="mount it, name its folder with --directory, or make one with 'db init'",
         )
+    know_folder(folder)
     ini = config.config_file_name
     # An env.py that reads none need not have one.
     if ini and os.path.lexists(ini):

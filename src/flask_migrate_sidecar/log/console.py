@@ -35,5 +35,8 @@ def make_console(*, colors: bool) -> Processor:
 def _format_frames(stacks: Iterable[dict[str, Any]]) -> Iterable[str]:
     for stack in stacks:
         for frame in stack.get("frames", ()):
-            yield f"    {frame['filename']}:{frame['lineno']} in {frame['name']}"
+            if "skipped" in frame:
+                yield f"    ... {frame['skipped']} more"
+            else:
+                yield f"    {frame['filename']}:{frame['lineno']} in {frame['name']}"
         yield f"    {stack['exc_type']}: {stack['exc_value']}"

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import structlog
 
-from . import redaction
+from . import frames, redaction
 
 Event = MutableMapping[str, Any]
 
@@ -20,8 +20,10 @@ _FIRST: Final = ("timestamp", "level", "event", "logger")
 # A password can be a word like `info` or `database`: what no user wrote stays readable.
 _NO_SECRET: Final = frozenset({"timestamp", "level", "logger"})
 
+# Which of them are told is chosen below; Python's own limit of a recursion is 1,000.
+_ALL: Final = 100_000
 _transform_exception: Final = structlog.tracebacks.ExceptionDictTransformer(
-    show_locals=False, max_frames=30
+    show_locals=False, max_frames=_ALL
 )
 
 
@@ -45,8 +47,9 @@ def add_timestamp(_logger: object, _method: str, event: Event) -> Event:
 
 
 def render_exception(exc_info: Any) -> list[dict[str, Any]]:
-    """Give a traceback as data."""
-    return _transform_exception(exc_info)
+    """Give a traceback as data, without the frames that are too many."""
+    stacks: list[dict[str, Any]] = _transform_exception(exc_info)
+    return [{**stack, "frames": frames.choose(stack["frames"])} for stack in stacks]
 
 
 def mask(_logger: object, _method: str, event: Event) -> Event:

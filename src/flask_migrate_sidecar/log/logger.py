@@ -14,6 +14,7 @@ import structlog
 
 from flask_migrate_sidecar.process import threads
 
+from . import lines
 from .console import add_progress, make_console
 from .events import (
     LEVELS,
@@ -131,9 +132,9 @@ def configure_log(output: Output, *, form: str, level: str) -> None:
         _report_last,
     ]
     if console:
-        _sink.processors += [add_progress, make_console(colors=output.is_terminal())]
+        _sink.processors += [add_progress, _in_lines(make_console(colors=output.is_terminal()))]
     else:
-        _sink.processors.append(structlog.processors.JSONRenderer(default=str))
+        _sink.processors.append(_in_lines(lambda _logger, _method, event: lines.encode(event)))
     _sink.level = LEVELS[level]
     _sink.drain = output.drain
     _sink.write = output.write_log
@@ -169,6 +170,17 @@ def log_output(stream: str, text: str) -> None:
 
 
 _output: Final = get_logger("output")
+
+
+def _in_lines(render: Processor) -> Processor:
+    """Render an event in lines none of which is too long."""
+
+    def make_lines(logger: object, method: str, event: Event) -> str:
+        whole = lines.tell_whole(event) if _sink.level == LEVELS["debug"] else ()
+        told = [*whole, *lines.split(event)]
+        return "\n".join(str(render(logger, method, dict(part))) for part in told)
+
+    return cast("Processor", make_lines)
 
 
 def _report_last(_logger: object, _method: str, event: Event) -> Event:

@@ -12,10 +12,11 @@ from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, Final
 
+from .lines import shorten
+
 DEFAULT_PATH: Final = Path("/dev/termination-log")
 # The kubelet reads no more of it, and would cut in the midst of a character.
 LIMIT: Final = 4096
-_ELLIPSIS: Final = "..."
 
 
 def find_path(given: str | None) -> Path | None:
@@ -42,7 +43,7 @@ def write_message(path: Path | None, event: MutableMapping[str, Any]) -> None:
     try:
         # One that would have to wait for a reader, a pipe, is none.
         with open(path, "wb", opener=_open_at_once) as file:
-            file.write(shorten(event))
+            file.write(make_message(event))
     except OSError as error:
         event["termination_log"] = f"{path} cannot be written: {error.strerror}"
 
@@ -51,30 +52,16 @@ def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK, 0o666)
 
 
-def shorten(event: Mapping[str, Any], limit: int = LIMIT) -> bytes:
-    """Give the event as one line of JSON, its longest values cut until it fits.
+def make_message(event: Mapping[str, Any], limit: int = LIMIT) -> bytes:
+    """Give the event as one line of JSON that fits.
 
     Args:
         event: the event; its traceback stays in the log.
         limit: in bytes.
     """
-    kept: Any = {key: value for key, value in event.items() if key != "exception"}
-    while len(line := _encode(kept)) > limit:
-        kept = _cut(kept, len(line) - limit)
-    return line
+    told = {key: value for key, value in event.items() if key != "exception"}
+    return _encode(shorten(told, limit, lambda value: len(_encode(value))))
 
 
 def _encode(value: object) -> bytes:
     return json.dumps(value, default=str, ensure_ascii=False).encode("utf-8", "replace")
-
-
-def _cut(value: Any, excess: int) -> Any:
-    """Shorten a value by about `excess` bytes, None where nothing of it is worth keeping."""
-    if isinstance(value, dict):
-        longest = max(value, key=lambda key: len(_encode(value[key])))
-        shorter = _cut(value[longest], excess)
-        rest = {key: item for key, item in value.items() if key != longest}
-        return rest if shorter is None else {**value, longest: shorter}
-    if isinstance(value, str) and len(value) > excess + len(_ELLIPSIS):
-        return value[: -excess - len(_ELLIPSIS)] + _ELLIPSIS
-    return None

@@ -1,0 +1,264 @@
+"""What a revision can fail of, caused for real: the code, and the hint that helps with it."""
+
+import shutil
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from sqlalchemy import make_url
+
+from conftest import RunCommand
+from following import FollowedRun
+from racing import write_app
+from servers import DRIVERS, USER, Database, PgBouncer, Server, render_url
+from sidecar_runs import Result
+
+POSTGRESQL = ("psycopg", "psycopg2")
+MYSQL = tuple(driver for driver in DRIVERS if driver not in POSTGRESQL)
+
+
+class Broken(NamedTuple):
+    """A body of a revision that fails, and what its last line has to say.
+
+    Args:
+        drivers: with which.
+        bodies: of the revisions; the last one fails.
+        code: the exit code.
+        said: a part of the hint.
+        setting: what the role or the session has set.
+    """
+
+    drivers: Sequence[str]
+    bodies: Sequence[str]
+    code: int
+    said: str
+    setting: str = ""
+
+
+ENUM = """\
+    op.execute("CREATE TYPE mood AS ENUM ('sad')")
+    op.execute("CREATE TABLE felt (how mood)")
+"""
+NEW_VALUE = """\
+    op.execute("ALTER TYPE mood ADD VALUE 'glad'")
+    op.execute("INSERT INTO felt VALUES ('glad')")
+"""
+DISK = """\
+    op.get_bind().connection.dbapi_connection.execute("PRAGMA max_page_count = 40")
+    op.execute("CREATE TABLE big (text text)")
+    for _ in range(400):
+        op.execute("INSERT INTO big VALUES (hex(zeroblob(1000)))")
+"""
+SLOW = """\
+    op.execute("SET SESSION max_statement_time = 0.2")
+    op.execute("SELECT COUNT(*) FROM seq_1_to_100000 a, seq_1_to_100000 b")
+"""
+FULL = """\
+    op.execute("SET SESSION max_heap_table_size = 16384")
+    op.execute("CREATE TABLE full (x CHAR(255)) ENGINE=MEMORY")
+    op.execute("INSERT INTO full SELECT 'x' FROM seq_1_to_9999")
+"""
+BROKEN = {
+    "statement_timeout": Broken(
+        POSTGRESQL, ['    op.execute("SELECT pg_sleep(30)")'], 8, "statement_timeout", "250ms"
+    ),
+    "max_statement_time": Broken(
+        MYSQL,
+        [SLOW],
+        8,
+        "max_statement_time",
+    ),
+    "new enum value": Broken(POSTGRESQL, [ENUM, NEW_VALUE], 8, "autocommit_block"),
+    "no column": Broken(MYSQL, ['    op.execute("UPDATE ran SET gone = 1")'], 8, "stopped midway"),
+    "no table": Broken(MYSQL, ['    op.execute("DELETE FROM gone")'], 8, "stopped midway"),
+    "nothing to drop": Broken(MYSQL, ['    op.drop_table("gone")'], 8, "stopped midway"),
+    "no column to drop": Broken(MYSQL, ['    op.drop_column("ran", "gone")'], 8, "stopped midway"),
+    "second key": Broken(
+        MYSQL,
+        ['    op.execute("ALTER TABLE ran ADD PRIMARY KEY (revision)")\n' * 2],
+        8,
+        "stopped midway",
+    ),
+    "table is full": Broken(
+        MYSQL,
+        [FULL],
+        8,
+        "make room",
+    ),
+    "disk is full": Broken(["sqlite"], [DISK], 8, "make room"),
+    "no table in a file": Broken(["sqlite"], ['    op.drop_table("gone")'], 8, "stopped midway"),
+}
+CASES = [
+    pytest.param(name, driver, id=f"{name}-{driver}")
+    for name, broken in BROKEN.items()
+    for driver in broken.drivers
+    if driver != "sqlite"
+]
+
+
+def run(broken: Broken, folder: Path, launch: RunCommand, url: str) -> Result:
+    """Upgrade an application whose last revision fails, in a run of its own."""
+    app = write_app(folder / "app", [*broken.bodies])
+    before = launch(app, "db", "upgrade", f"r{len(broken.bodies)}", env={"DATABASE_URL": url})
+    assert before.returncode == 0, before.stderr
+    result = launch(app, "db", "upgrade", env={"DATABASE_URL": url})
+    assert isinstance(result, Result)
+    return result
+
+
+def check(broken: Broken, result: Result) -> None:
+    """Want the code, the hint and the revision."""
+    assert result.returncode == broken.code == result.last["exit_code"], result.last
+    assert broken.said in result.last["hint"], result.last
+    assert result.last["revision"] == f"r{len(broken.bodies) + 1}"
+
+
+@pytest.mark.parametrize(("name", "driver"), CASES)
+def test_cause_has_its_hint(
+    name: str, server: Server, database: Database, driver: str, tmp_path: Path, launch: RunCommand
+) -> None:
+    """A revision that fails of something a person can change is told what that is."""
+    broken = BROKEN[name]
+    if broken.setting:
+        server.execute(
+            f'ALTER ROLE {USER} IN DATABASE "{database.name}" '
+            f"SET statement_timeout = '{broken.setting}'"
+        )
+    check(broken, run(broken, tmp_path, launch, database.url(driver)))
+
+
+@pytest.mark.parametrize("name", [name for name, b in BROKEN.items() if "sqlite" in b.drivers])
+def test_cause_in_a_file(name: str, tmp_path: Path, launch: RunCommand) -> None:
+    """So is one in an SQLite file."""
+    broken = BROKEN[name]
+    check(broken, run(broken, tmp_path, launch, f"sqlite:///{tmp_path}/x.db"))
+
+
+def test_full_disk(postgres: Server, tmp_path: Path, launch: RunCommand) -> None:
+    """A server without room says so: the revision is right."""
+    folder = postgres.folder / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("this user may mount no file system")
+    try:
+        shutil.chown(folder, postgres.account)
+        database = postgres.create_database()
+        postgres.execute(
+            f"CREATE TABLESPACE small LOCATION '{folder}'",
+            f'GRANT CREATE ON TABLESPACE small TO "{USER}"',
+        )
+        body = (
+            '    op.execute("CREATE TABLE big TABLESPACE small AS SELECT repeat(x::text, 500)'
+            ' FROM generate_series(1, 99999) AS s(x)")'
+        )
+        broken = Broken((), [body], 8, "make room")
+        check(broken, run(broken, tmp_path, launch, database.url()))
+        postgres.execute("DROP TABLESPACE small")
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("driver", ["psycopg"])
+def test_prepared_statement_behind_a_pooler(
+    pgbouncer: PgBouncer, tmp_path: Path, launch: RunCommand, driver: str
+) -> None:
+    """What a pooler in transaction mode breaks is told as such."""
+    url = make_url(pgbouncer.create_database().url(driver))
+    body = """\
+    connection = op.get_bind()
+    raw = connection.connection.dbapi_connection
+    raw.prepare_threshold = 0
+    connection.exec_driver_sql("SELECT 1 + %s", (1,))
+    # As where the pooler goes on with another session of the server's.
+    op.execute("DO $$ BEGIN EXECUTE 'DEALLOCATE ALL'; END $$")
+    connection.exec_driver_sql("SELECT 1 + %s", (1,))
+"""
+    broken = Broken((), [body], 8, "pooler")
+    check(broken, run(broken, tmp_path, launch, render_url(url)))
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_id_that_is_longer_than_its_column(
+    database: Database, driver: str, tmp_path: Path, launch: RunCommand
+) -> None:
+    """An id of more than 32 characters is told by name, with what mends it."""
+    app = write_app(tmp_path / "app", [""])
+    name = "r2_" + "x" * 40
+    [file] = [f for f in (app / "migrations/versions").iterdir() if "r2" in f.name]
+    file.write_text(file.read_text().replace('revision = "r2"', f'revision = "{name}"'))
+    result = launch(app, "db", "upgrade", env={"DATABASE_URL": database.url(driver)})
+    assert isinstance(result, Result)
+    assert result.returncode == 8, result.last
+    assert "version_num" in result.last["hint"]
+    assert result.last["revision"] == name
+
+
+STATEMENTS = {
+    "execute": '    op.execute("INSERT INTO nowhere VALUES (1)")',
+    "create_table": '    op.create_table("ran", sa.Column("id", sa.Integer))',
+    "add_column": '    op.add_column("nowhere", sa.Column("id", sa.Integer))',
+    "batch": '    with op.batch_alter_table("nowhere") as batch:\n        batch.drop_column("x")',
+    "python": '    raise ValueError("no")',
+}
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+def test_failure_is_told_by_file_and_line(name: str, tmp_path: Path, launch: RunCommand) -> None:
+    """The last line has the revision's file and line, its text, the statement and its frames."""
+    body = STATEMENTS[name]
+    app = write_app(tmp_path / "app", [body])
+    result = launch(app, "db", "upgrade", env={"DATABASE_URL": f"sqlite:///{tmp_path}/x.db"})
+    assert isinstance(result, Result)
+    assert result.returncode == 8, result.last
+    file = app / "migrations/versions/r2.py"
+    first = body.splitlines()[0]
+    number = 1 + file.read_text().splitlines().index(first)
+    assert result.last["where"] == f"migrations/versions/r2.py:{number}"
+    assert result.last["source"] in body
+    frames = [frame for stack in result.last["exception"] for frame in stack["frames"]]
+    files = [frame.get("filename") for frame in frames]
+    assert {str(file), str(app / "migrations/env.py")} <= {*files}
+    if name in {"execute", "create_table", "add_column"}:
+        assert result.last["statement"].split()[0] in {"INSERT", "CREATE", "ALTER"}
+
+
+def test_interrupted_statement_is_told(postgres: Server, tmp_path: Path) -> None:
+    """A run that was interrupted says what it was at."""
+    body = """\
+    print("at it")
+    op.execute("SELECT pg_sleep(60)")
+"""
+    app = write_app(tmp_path / "app", [body])
+    url = postgres.create_database().url()
+    with FollowedRun(app, "db", "upgrade", env={"DATABASE_URL": url}) as run:
+        run.await_event("output", text="at it")
+        run.process.send_signal(signal.SIGTERM)
+        assert run.finish() == 143
+    assert run.last["where"].startswith("migrations/versions/r2.py:"), run.last
+
+
+@pytest.mark.parametrize("level", ["info", "debug"])
+def test_no_line_is_too_long(level: str, tmp_path: Path, launch: RunCommand) -> None:
+    """A statement of megabytes, a plan of hundreds, a printed book: each line fits."""
+    body = """\
+    print("p" * 900_000)
+    op.execute("INSERT INTO nowhere VALUES ('" + "s" * 5_000_000 + "')")
+"""
+    app = write_app(tmp_path / "app", [*["    pass"] * 400, body])
+    env = {"DATABASE_URL": f"sqlite:///{tmp_path}/x.db", "MIGRATE_LOG_LEVEL": level}
+    result = launch(app, "db", "upgrade", env=env)
+    assert isinstance(result, Result)
+    assert result.returncode == 8, result.last
+    lines = result.stderr.splitlines()
+    assert max(len(line) for line in lines) < 16_000
+    printed = "".join(line["text"] for line in result.log if line["event"] == "output")
+    assert printed == "p" * 900_000
+    [plan] = [line for line in result.log if line["event"] == "migration.plan"]
+    assert plan["count"] == 402
+    assert plan["count"] == len(plan["revisions"]) + plan["cut"]
+    whole = "".join(line["text"] for line in result.log if line["event"] == "log.whole")
+    assert ("s" * 5_000_000 in whole) == (level == "debug")
