@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -78,17 +78,18 @@ def test_several_locks_have_one_order(
         first, second = [urls[line["database"]] for line in run.named("lock.acquired")]
 
     options = ("--lock-timeout", "60s")
-    one = FollowedRun(app, *options, *STAMP, env={"DATABASE_URL": first, "SECOND_URL": second})
-    other = FollowedRun(app, *options, *STAMP, env={"DATABASE_URL": second, "SECOND_URL": first})
-    with one, other:
-        with held(first):
-            one.await_event("lock.waiting")
-            other.await_event("lock.waiting")
-            # Whatever it has by now, it keeps.
-            other.process.send_signal(signal.SIGSTOP)
-        assert one.finish() == 0, one.last
-        other.process.send_signal(signal.SIGCONT)
-        assert other.finish() == 0, other.last
+    with held(first):
+        one = FollowedRun(app, *options, *STAMP, env={"DATABASE_URL": first, "SECOND_URL": second})
+        other = FollowedRun(
+            app, *options, *STAMP, env={"DATABASE_URL": second, "SECOND_URL": first}
+        )
+        one.await_event("lock.waiting")
+        other.await_event("lock.waiting")
+        # Whatever it has by now, it keeps.
+        other.process.send_signal(signal.SIGSTOP)
+    assert one.finish() == 0, one.last
+    other.process.send_signal(signal.SIGCONT)
+    assert other.finish() == 0, other.last
 
 
 def test_lock_of_two_names_tells_both(tmp_path: Path) -> None:
@@ -185,12 +186,13 @@ def test_part_of_the_way_is_gone_on_from(
     env = {"DATABASE_URL": database_url}
     done = launch(app, "db", "upgrade", "r1", env=env)
     assert done.returncode == 0, done.stderr
-    with FollowedRun(app, "db", "upgrade", env=env) as waiter:
-        with held(database_url):
-            waiter.await_event("lock.waiting")
-            part = launch(app, "--lock", "none", "db", "upgrade", "r2", env=env)
-            assert part.returncode == 0, part.stderr
-        assert waiter.finish() == 0, waiter.last
+    with ExitStack() as holder:
+        holder.enter_context(held(database_url))
+        waiter = FollowedRun(app, "db", "upgrade", env=env)
+        waiter.await_event("lock.waiting")
+        part = launch(app, "--lock", "none", "db", "upgrade", "r2", env=env)
+        assert part.returncode == 0, part.stderr
+    assert waiter.finish() == 0, waiter.last
     assert waiter.last["applied"] == ["r3"]
     assert read_runs(database_url) == [("r1", "up"), ("r2", "up"), ("r3", "up")]
 

@@ -415,13 +415,13 @@ HISTORY = [
         write("migrations/versions/bad.py", "def ("),
     ),
     Case(
-        "duplicate identifier", 9, f"{FIRST} is present more than once", "clash", change=copy_first
+        "duplicate identifier", 9, f"{FIRST} is present more than once", "copy", change=copy_first
     ),
     Case(
         "duplicate identifier, heads",
         9,
         f"{FIRST} is present more than once",
-        "clash",
+        "copy",
         ("db", "heads"),
         copy_first,
     ),
@@ -429,7 +429,7 @@ HISTORY = [
         "missing revision file",
         9,
         "8d02b6f5a913.*not present",
-        "folder",
+        "c47e1d90b3a8",
         change=remove_file_of("8d02b6f5a913"),
     ),
     Case("two heads", 9, f"several heads: {HEAD}, aaaaaaaaaaaa", "merge heads", change=copy_head),

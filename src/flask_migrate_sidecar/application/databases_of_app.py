@@ -32,7 +32,8 @@ def list_known_databases(settings: Settings) -> list[Database]:
         if text:
             url = parse_url(text, name=name)
             secrets.add(find_secrets(url))
-            databases.append(Database.of_app(name, url))
+            # Whether there is such a bind, only the application knows.
+            databases += [Database.of_app(name, url)] if name == DEFAULT else []
     return databases
 
 

@@ -41,7 +41,7 @@ def explain_import_error(  # noqa: PLR0911 - a table of cases, read from top to 
         name: the application, as it was named.
         importer: the file of the migrations that imports, None for the application itself.
     """
-    if isinstance(error, (ArgumentError, NoSuchModuleError)):
+    if isinstance(error, (ArgumentError, NoSuchModuleError)) or _is_of_url(error):
         return ConfigurationError(
             "the application's database URL is malformed or names an unknown dialect: "
             + describe(error).splitlines()[0],
@@ -65,11 +65,34 @@ def explain_import_error(  # noqa: PLR0911 - a table of cases, read from top to 
             hint="it must not call sys.exit() at import; FLASK_MIGRATE_SIDECAR=1 tells it apart",
         )
     subject = f"the application {name}" if name else "the application"
-    return AppError(
-        f"{subject} could not be loaded: {type(error).__name__}: {describe(error)}",
-        hint="the traceback in this line shows where; 'flask routes' fails in the same way, and "
-        "--app none runs the migrations without the application",
+    hint = (
+        "the traceback in this line shows where; 'flask routes' fails in the same way, and "
+        "--app none runs the migrations without the application"
     )
+    if isinstance(error, ImportError) and error.name and error.path:
+        hint = (
+            f"{_describe_installed(error.name)} at {error.path} has no such name, so the "
+            "application was written for another version: bring that one with --site-packages"
+        )
+    return AppError(
+        f"{subject} could not be loaded: {type(error).__name__}: {describe(error)}", hint=hint
+    )
+
+
+def _is_of_url(error: BaseException) -> bool:
+    """Tell whether SQLAlchemy stumbled over a URL, whose port is no number."""
+    return isinstance(error, ValueError) and passed_through(
+        error, "sqlalchemy.engine", "_parse_url"
+    )
+
+
+def _describe_installed(module: str) -> str:
+    """Give the distribution that a module is of, and its version."""
+    from importlib.metadata import packages_distributions, version
+
+    top = module.partition(".")[0]
+    names = packages_distributions().get(top, [])
+    return f"{names[0]} {version(names[0])}" if names else f"the module {top}"
 
 
 def explain_folder(error: OSError) -> RefusedError:

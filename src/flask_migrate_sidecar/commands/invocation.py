@@ -58,7 +58,7 @@ def invoke(
         where = describe_origin(interruption, folder) if progress.running else {}
         interruption.fields = {**where, **kept, **interruption.fields}
         raise
-    except (Exception, SystemExit, KeyboardInterrupt) as error:
+    except BaseException as error:
         explained = explain(error, repository=folder)
         explained.fields = {**_tell_what_stayed(session, subcommand, progress), **explained.fields}
         raise explained from error
@@ -283,7 +283,7 @@ def _tell_what_stayed(
         script = open_history(repository.config)
         # The way out is not blocked: what is locked is not known.
         after = read_selected(session, subcommand, repository, script, Patience())
+        return {**place, **find_outcome(progress, script, after)}
     except Exception as reason:  # noqa: BLE001 - the first error is the one to report
         said = str(reason).splitlines()[:1]
         return {**place, "kept": None, "kept_error": said[0] if said else ""}
-    return {**place, **find_outcome(progress, script, after)}

@@ -15,6 +15,7 @@ from flask_migrate_sidecar.database.connect import Database
 from flask_migrate_sidecar.database.url import is_memory
 from flask_migrate_sidecar.errors import (
     ConfigurationError,
+    HistoryError,
     RefusedError,
     SidecarError,
     UnavailableError,
@@ -49,6 +50,7 @@ def run_subcommand(session: Session) -> Result:
     if subcommand is None:
         return Result()
     bind_everywhere(command=subcommand.name)
+    _require_targets(subcommand)
     refuse_comparing(application, subcommand)
     with application.app.app_context(), ExitStack() as stack:
         if _unless_ended(lambda: subcommand.prepare(stack)) is None:
@@ -58,6 +60,22 @@ def run_subcommand(session: Session) -> Result:
         x_arg = subcommand.params.get("x_arg")
         repository = open_repository(application, subcommand.directory, x_arg)
         return _run_with_repository(session, subcommand, repository)
+
+
+def _require_targets(subcommand: Subcommand) -> None:
+    """Want a revision where a command was given one.
+
+    Raises:
+        UsageError: it is an empty text, as a variable that is not set makes it.
+    """
+    given = [subcommand.params.get(name) for name in ("revision", "revisions")]
+    # Some commands take several under either name.
+    is_empty = any(names == "" or (isinstance(names, tuple) and "" in names) for names in given)
+    if not subcommand.is_own and is_empty:
+        raise UsageError(
+            f"{subcommand.name} was given an empty revision",
+            hint="leave it out, or name one: a variable may not be set where the command is made",
+        )
 
 
 def _parse(session: Session) -> Subcommand:
@@ -144,6 +162,9 @@ def _learn_version_tables(session: Session, subcommand: Subcommand, repository: 
     except (ConfigurationError, UnavailableError, RefusedError):
         raise
     except SidecarError as error:
+        is_known = isinstance(error, HistoryError) and subcommand.name == "downgrade"
+        if session.environments.is_idle or is_known:
+            raise
         logger.debug("database.unread", reason=str(error))
 
 

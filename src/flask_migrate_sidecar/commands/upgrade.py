@@ -84,6 +84,8 @@ class _Upgrade:
         except (ConfigurationError, UnavailableError, RefusedError):
             raise
         except SidecarError:
+            if self.session.environments.is_idle:
+                raise
             return None
 
     def read_again(self) -> Readings | None:

@@ -14,6 +14,7 @@ from alembic.runtime.environment import EnvironmentContext
 from flask_migrate_sidecar.database.connect import DEFAULT
 from flask_migrate_sidecar.database.dialect import find_dialect
 from flask_migrate_sidecar.database.url import is_memory
+from flask_migrate_sidecar.errors import HistoryError
 from flask_migrate_sidecar.lock.lease import LEASE_TABLE
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ class Environments:
         # The one that was come to last.
         self.place: Place | None = None
         self._engines: set[Engine] = set()
+        # Whether a run of env.py has done nothing at all.
+        self.is_idle = False
         self.connection: Connection | None = None
         # The database whose migrations run, or are looked at, and its version table.
         self.reading: tuple[str, VersionTable] | None = None
@@ -178,6 +181,7 @@ class Environments:
         """Wrap the function that yields the steps of a command."""
 
         def steps(revisions: Any, context: MigrationContext) -> Iterator[Any]:
+            _require_revisions(context, revisions)
             self.place = place = self._find_place(context)
             self.places[place] = None
             if self._follower is None or context.as_sql:
@@ -206,6 +210,21 @@ class Environments:
         if own is None or str(url) in self.names or own == schema:
             return schema
         return f"{own}.{schema}" if schema else own
+
+
+def _require_revisions(context: MigrationContext, revisions: Any) -> None:
+    """Want a version table to hold texts.
+
+    Raises:
+        HistoryError: it holds something else.
+    """
+    strange = [revision for revision in revisions or () if not isinstance(revision, str)]
+    if strange and not context.as_sql:
+        raise HistoryError(
+            f"the version table {context.version_table} holds {strange[0]!r}, which is no revision",
+            hint="its column must be a text, as in VARCHAR(32) NOT NULL; 'stamp --purge REVISION' "
+            "writes its row anew",
+        )
 
 
 def label_place(place: Place, among: Iterable[Place]) -> str:

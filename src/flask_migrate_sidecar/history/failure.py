@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 
 from flask_migrate_sidecar.application.import_failure import explain_import_error
 from flask_migrate_sidecar.application.migrations_only import MissingKeyError
-from flask_migrate_sidecar.database.causes import Verdict
+from flask_migrate_sidecar.database.causes import LACKING, Verdict
 from flask_migrate_sidecar.database.errors import Moment, diagnose, is_limit_of_process
 from flask_migrate_sidecar.errors import (
     ConfigurationError,
@@ -35,7 +35,7 @@ from flask_migrate_sidecar.errors import (
     passed_through,
 )
 from flask_migrate_sidecar.log.last_resort import explain as explain_surroundings
-from flask_migrate_sidecar.log.origin import describe_origin, find_frame
+from flask_migrate_sidecar.log.origin import describe_origin, find_frame, shorten_path
 
 # How each verdict of an error in the midst of a migration is told.
 _VERDICTS: Final = {
@@ -44,6 +44,8 @@ _VERDICTS: Final = {
     Verdict.REFUSED: (RefusedError, "the database refused: "),
     Verdict.LOCKED: (LockedError, "a lock in the database was not to be had in time: "),
 }
+# What Alembic asks first (`MigrationContext.get_current_heads`).
+_READS_VERSIONS: Final = re.compile(r"\s*SELECT \S+\.version_num\s+FROM ")
 # What Alembic only warns of, where `strict_history` makes an error of it.
 _MISFIT: Final = re.compile(r"^Revision .* is (present more than once|not present)")
 # What Alembic says of a file that is not there, or that a link leads to nowhere from.
@@ -64,9 +66,9 @@ def explained(repository: Path | None = None) -> Iterator[None]:
     """
     try:
         yield
-    except (SidecarError, Interrupted):
+    except (SidecarError, Interrupted, GeneratorExit):
         raise
-    except (Exception, SystemExit, KeyboardInterrupt) as error:
+    except BaseException as error:
         raise explain(error, repository=repository) from error
 
 
@@ -99,15 +101,20 @@ def _judge(  # noqa: C901, PLR0911, PLR0912 - a table of cases, read from top to
         return _explain_no_file(error)
     is_misfit = isinstance(error, UserWarning) and _MISFIT.search(describe(error))
     if _was_loading(error) or is_misfit:
-        return _explain_loading(error)
+        return _explain_loading(error, repository)
     if isinstance(error, SystemExit):
         where = _locate(error, repository)
         return MigrationError(
             f"the command ended the process with exit code {describe(error.code)}",
             hint=f"raised at {where}" if where else None,
         )
-    if isinstance(error, (CommandError, RevisionError)):
+    if isinstance(error, (CommandError, RevisionError)) and not _is_own_error(error, repository):
         return _explain_command(error)
+    if isinstance(error, KeyError) and _was_of_alembic(error):
+        return HistoryError(
+            f"a revision depends on {describe(error)}, which this code does not have",
+            hint="'depends_on' names a revision or a label; check that all files are there",
+        )
     if isinstance(error, ImportError):
         return _explain_import(error, repository)
     if isinstance(error, IniError):
@@ -127,9 +134,31 @@ def _judge(  # noqa: C901, PLR0911, PLR0912 - a table of cases, read from top to
             f"{repository / 'alembic.ini'} is not there, and env.py reads it",
             hint="it belongs to the repository: check what is mounted",
         )
+    if passed_through(error, "logging", "fileConfig"):
+        return ConfigurationError(
+            f"logging cannot be set up from alembic.ini: {type(error).__name__}: {describe(error)}",
+            hint="env.py reads its sections [loggers], [handlers] and [formatters]: mend the file",
+        )
     text = f"{type(error).__name__}: {describe(error)}"
     where = _locate(error, repository)
-    return MigrationError(text, hint=f"raised at {where}" if where else None)
+    # Alembic and SQLAlchemy say there what would mend it.
+    notes = [f"raised at {where}"] if where else []
+    notes += [describe(note).strip() for note in getattr(error, "__notes__", ())]
+    return MigrationError(text, hint="; ".join(notes) or None)
+
+
+def _is_own_error(error: BaseException, repository: Path | None) -> bool:
+    """Tell whether it was a line of the migrations, and not Alembic, that raised the error."""
+    frames, found = _frames(error), find_frame(error, repository)
+    return bool(frames) and found is not None and frames[-1] == found
+
+
+def _was_of_alembic(error: BaseException) -> bool:
+    """Tell whether Alembic itself raised it, while it joined the revisions."""
+    frames = _frames(error)
+    return bool(frames) and frames[-1].filename.startswith(
+        str(Path(alembic.script.__file__).parent)
+    )
 
 
 def _explain_missing_key(error: MissingKeyError, repository: Path | None) -> MigrationError:
@@ -145,6 +174,12 @@ def _explain_missing_key(error: MissingKeyError, repository: Path | None) -> Mig
 def _explain_database(error: DBAPIError) -> SidecarError:
     """Judge an error of a database that answered before."""
     found = diagnose(error, moment=Moment.REVISION)
+    if found.cause in LACKING and _READS_VERSIONS.match(str(error.statement)):
+        return HistoryError(
+            f"the version table has another form: {found.reason}",
+            hint="a table of this name is not Alembic's: name another one with version_table, or "
+            "--version-table",
+        )
     if found.verdict in _VERDICTS:
         kind, said = _VERDICTS[found.verdict]
         return kind(said + found.reason, hint=found.hint)
@@ -203,14 +238,29 @@ def _was_loading(error: BaseException) -> bool:
     return bool(names & {"_load_revisions", "_initialize"})
 
 
-def _explain_loading(error: BaseException) -> SidecarError:
+def _find_clash(message: str, repository: Path | None) -> str:
+    """Name the files that have one revision's id, or that follow one that is not there."""
+    named = re.match(r"Revision (\S+)", message)
+    if named is None or repository is None:
+        return "the files in the folder of revisions show the clash"
+    name = "revision" if "more than once" in message else "(?:down_revision|depends_on)"
+    line = re.compile(rf"""^{name}\b[^=\n]*=.*["']{re.escape(named[1])}["']""", re.MULTILINE)
+    files = [
+        shorten_path(str(file))
+        for file in sorted(repository.rglob("*.py"))
+        if line.search(file.read_text(encoding="utf-8", errors="replace"))
+    ]
+    return f"it stands in {', '.join(files)}: rename one, remove one, or bring what is missing"
+
+
+def _explain_loading(error: BaseException, repository: Path | None) -> SidecarError:
     """Judge an error of a revision file, or of how the files fit together."""
     if isinstance(error, ImportError):
         return _explain_import(error, None)
     where = _find_file(error)
     text = f"{type(error).__name__}: {describe(error)}"
     if isinstance(error, UserWarning):
-        return HistoryError(str(error), hint="'history' and the folder's files show the clash")
+        return HistoryError(str(error), hint=_find_clash(str(error), repository))
     if isinstance(error, SyntaxError):
         text = f"{type(error).__name__}: {error.msg} (line {error.lineno})"
     return HistoryError(

@@ -8,6 +8,7 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from alembic.runtime.environment import EnvironmentContext
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import DBAPIError
 
 from flask_migrate_sidecar.application.loading import Application
@@ -16,12 +17,12 @@ from flask_migrate_sidecar.database.causes import Verdict
 from flask_migrate_sidecar.database.connect import Database
 from flask_migrate_sidecar.database.dialect import find_dialect
 from flask_migrate_sidecar.database.errors import Moment, diagnose
-from flask_migrate_sidecar.errors import LockedError
+from flask_migrate_sidecar.errors import LockedError, MigrationError
 from flask_migrate_sidecar.log import logger as log
 
 from .environment import Environments, Place, Readings
 from .locks_of_env import locks_left_out
-from .revisions import load
+from .revisions import load, require_lines
 
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
@@ -133,16 +134,39 @@ def _read(
         load(script)
         assert environments.place is not None  # noqa: S101 - they see each environment
         found[environments.place] = tuple(revisions or ())
+        require_lines(script, found[environments.place])
         return []
 
     environment = EnvironmentContext(config, script, fn=collect, dont_mutate=True, **options)
     environments.forget_sessions()  # those of the command
     try:
-        with _silent(), _keep_arguments(application), environment:
+        with _silent(), _keep_arguments(application), environment, _connections_counted() as asked:
             script.run_env()
     finally:
         environments.forget_sessions()
+    environments.is_idle = not found and not asked
+    if environments.is_idle:
+        raise MigrationError(
+            "env.py ran no migrations, and asked no database whether there are any to run",
+            hint="it must call context.configure() and context.run_migrations(), whatever the "
+            "surroundings: is it empty, or is the call behind a condition?",
+        )
     return found
+
+
+@contextmanager
+def _connections_counted() -> Iterator[list[Connection]]:
+    """Note each connection that is opened: who looks for tenants and finds none asks for them."""
+    asked: list[Connection] = []
+
+    def note(connection: Connection) -> None:
+        asked.append(connection)
+
+    event.listen(Engine, "engine_connect", note)
+    try:
+        yield asked
+    finally:
+        event.remove(Engine, "engine_connect", note)
 
 
 @contextmanager

@@ -12,10 +12,11 @@ from typing import Any, Final, TypeVar
 
 from alembic.script import ScriptDirectory
 
-from flask_migrate_sidecar.errors import ConfigurationError, UsageError
+from flask_migrate_sidecar.errors import ConfigurationError, HistoryError, UsageError
 
 P = TypeVar("P")
 
+_TARGET_NAMES: Final = frozenset({"head", "heads", "base", "current"})
 _TARGETS: Final = "name a revision, or a branch as in app@head; none means all heads"
 
 
@@ -79,7 +80,23 @@ def open_history(config: Any) -> ScriptDirectory:
     script = ScriptDirectory.from_config(config)
     with suppress(NameError, AttributeError):
         load(script)
+        _require_names(script)
     return script
+
+
+def _require_names(script: ScriptDirectory) -> None:
+    """Want no revision to be called like a target.
+
+    Raises:
+        HistoryError: one is.
+    """
+    for name, revision in script.revision_map._revision_map.items():  # noqa: SLF001
+        if name in _TARGET_NAMES and revision is not None:
+            raise HistoryError(
+                f"a revision is called {name!r}, which commands take for a target: "
+                f"{getattr(revision, 'path', script.dir)}",
+                hint="give it another id, in its file and in what comes after it",
+            )
 
 
 def load(script: ScriptDirectory) -> None:
@@ -91,6 +108,35 @@ def load(script: ScriptDirectory) -> None:
     """
     with strict_history():
         _ = script.revision_map.heads
+
+
+def require_lines(script: ScriptDirectory, held: Sequence[str]) -> None:
+    """Want no revision of a version table to come after another one of it.
+
+    Raises:
+        HistoryError: one does.
+    """
+    for revision in held if len(held) > 1 else ():
+        older = {*_follow_down(script, revision)} & {*held}
+        if older:
+            raise HistoryError(
+                f"the version table holds {revision} and {min(older)}, which comes before it: only "
+                "the last revision of a line belongs there",
+                hint=f"delete the row of {min(older)}, or write the table anew with "
+                f"'stamp --purge {revision}'",
+            )
+
+
+def _follow_down(script: ScriptDirectory, revision: str) -> Iterator[str]:
+    """Give what comes before a revision; what it depends on is of another line."""
+    waiting = [revision] if is_known(script, revision) else []
+    seen: set[str] = set()
+    while waiting:
+        found = script.get_revision(waiting.pop())
+        below = {*(found._versioned_down_revisions if found else ())} - seen  # noqa: SLF001
+        yield from below
+        seen |= below
+        waiting += below
 
 
 def find_heads(script: ScriptDirectory) -> list[str]:

@@ -15,10 +15,11 @@ Event = MutableMapping[str, Any]
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 _LAST: Final = frozenset({"command.finished", "command.failed"})
-_OURS: Final = __name__.partition(".")[0]
 _FIRST: Final = ("timestamp", "level", "event", "logger")
 # A password can be a word like `info` or `database`: what no user wrote stays readable.
-_NO_SECRET: Final = frozenset({"timestamp", "level", "logger"})
+_NO_SECRET: Final = frozenset({"timestamp", "level"})
+# What one of our own loggers adds to its events, and nobody else can.
+OURS: Final = "_flask_migrate_sidecar"
 
 # Which of them are told is chosen below; Python's own limit of a recursion is 1,000.
 _ALL: Final = 100_000
@@ -29,7 +30,7 @@ _transform_exception: Final = structlog.tracebacks.ExceptionDictTransformer(
 
 def is_last(event: Event) -> bool:
     """Tell whether it is the event that ends a run: one of ours, whatever others call theirs."""
-    return event.get("event") in _LAST and _is_own("event", event)
+    return event.get("event") in _LAST and OURS in event
 
 
 def add_level(_logger: object, method: str, event: Event) -> Event:
@@ -53,19 +54,12 @@ def render_exception(exc_info: Any) -> list[dict[str, Any]]:
 
 
 def mask(_logger: object, _method: str, event: Event) -> Event:
-    """Hide what is secret, wherever in the event it stands."""
-    return {
-        key: value if key in _NO_SECRET or _is_own(key, event) else redaction.secrets.hide(value)
-        for key, value in event.items()
-    }
+    """Hide what is secret, wherever in the event it stands: in names and events of others too."""
+    plain = _NO_SECRET | ({"event", "logger", OURS} if OURS in event else set())
+    hide = redaction.secrets.hide_field
+    return {key: value if key in plain else hide(key, value) for key, value in event.items()}
 
 
 def put_first(_logger: object, _method: str, event: Event) -> Event:
     """Put what every line has first, where the eye looks for it."""
     return {**{key: event[key] for key in _FIRST if key in event}, **event}
-
-
-def _is_own(key: str, event: Event) -> bool:
-    """Tell whether it is the name of an event of ours."""
-    logger = str(event.get("logger"))
-    return key == "event" and (logger == "output" or logger.partition(".")[0] == _OURS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import sysconfig
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,8 +12,11 @@ _MOST: Final = 30
 # Of those of one kind that are too many, as in a recursion, so many from the outside.
 _OUTERMOST: Final = 8
 _PACKAGES: Final = ("site-packages", "dist-packages")
+# Whoever brings packages in a folder of any name has these among them.
+_KNOWN_PACKAGES: Final = ("alembic", "sqlalchemy", "flask", "click")
 _LIBRARY: Final = sysconfig.get_path("stdlib")
-_OURS: Final = str(Path(__file__).parents[1])
+# Our own two packages.
+_OURS: Final = str(Path(__file__).parents[1]).removesuffix("_sidecar")
 
 # Folders of the application's, which may be installed among packages.
 _own: Final[set[str]] = set()
@@ -48,11 +52,14 @@ def is_own(file: str) -> bool:
     # The packages may lie beside the application in a folder of its own.
     if any(not _is_installed(f"/{rest}") for rest in inside):
         return True
-    return not file.startswith(("<frozen", _LIBRARY, _OURS)) and not _is_installed(file)
+    # What is no file, as `<frozen importlib>`, was made by Python or a package.
+    return not file.startswith(("<", _LIBRARY, _OURS)) and not _is_installed(file)
 
 
 def _is_installed(file: str) -> bool:
-    return any(f"/{name}/" in file for name in _PACKAGES)
+    beside = (getattr(sys.modules.get(name), "__file__", None) for name in _KNOWN_PACKAGES)
+    folders = tuple(f"{Path(known).parents[1]}/" for known in beside if known)
+    return file.startswith(folders) or any(f"/{name}/" in file for name in _PACKAGES)
 
 
 def _thin_out(numbers: Sequence[int], most: int, outermost: int = _OUTERMOST) -> list[int]:

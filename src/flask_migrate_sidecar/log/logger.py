@@ -18,6 +18,7 @@ from . import lines
 from .console import add_progress, make_console
 from .events import (
     LEVELS,
+    OURS,
     Event,
     add_level,
     add_timestamp,
@@ -26,6 +27,7 @@ from .events import (
     put_first,
     render_exception,
 )
+from .structure import parse_object, place
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger, Processor
@@ -102,7 +104,7 @@ def separate_log() -> Iterator[None]:
 
 
 def get_logger(name: str) -> FilteringBoundLogger:
-    """Give a logger for one of our modules."""
+    """Give a logger for one of our modules, or for records of others under any other name."""
     return cast(
         "FilteringBoundLogger",
         structlog.wrap_logger(
@@ -110,8 +112,12 @@ def get_logger(name: str) -> FilteringBoundLogger:
             processors=[_sink.process],
             wrapper_class=structlog.make_filtering_bound_logger(0),
             context_class=dict,
-        ).bind(logger=name),
+        ).bind(logger=name, **({OURS: True} if _is_ours(name) else {})),
     )
+
+
+def _is_ours(name: str) -> bool:
+    return name == "output" or name.partition(".")[0] == __name__.partition(".")[0]
 
 
 def configure_log(output: Output, *, form: str, level: str) -> None:
@@ -165,8 +171,11 @@ def close_log() -> None:
 
 def log_output(stream: str, text: str) -> None:
     """Log a line that user code printed."""
-    if _sink.write is not None:
-        _output.info("output", stream=stream, text=text)
+    if _sink.write is None:
+        return
+    theirs = parse_object(text)
+    told = {"text": text} if theirs is None else place(theirs)
+    _output.info("output", stream=stream, **told)
 
 
 _output: Final = get_logger("output")
@@ -184,6 +193,8 @@ def _in_lines(render: Processor) -> Processor:
 
 
 def _report_last(_logger: object, _method: str, event: Event) -> Event:
-    if is_last(event):
+    is_reported = is_last(event)
+    event.pop(OURS, None)
+    if is_reported:
         _sink.report_last(event)
     return event

@@ -6,6 +6,8 @@ import traceback
 from pathlib import Path
 from typing import Any, Final
 
+from sqlalchemy.exc import StatementError
+
 from flask_migrate_sidecar.errors import chain
 
 from .frames import is_own
@@ -32,13 +34,18 @@ def describe_origin(error: BaseException, folder: Path | None = None) -> dict[st
     elif frame is not None:
         found["where"] = f"{shorten_path(frame.filename)}:{frame.lineno}"
         found |= {"source": frame.line} if frame.line else {}
-    # SQLAlchemy's own, by name: it need not be there yet.
-    asked = [getattr(link, "statement", None) for link in chain(error) if hasattr(link, "orig")]
-    statement = next((text for text in asked if isinstance(text, str)), None)
+    statement = next(filter(None, map(_find_statement, chain(error))), None)
     if statement is not None:
         is_long = len(statement) > _LONGEST
         found["statement"] = statement[:_LONGEST] + "..." if is_long else statement
     return found
+
+
+def _find_statement(error: BaseException) -> str | None:
+    """Give what the database was asked, if it is SQLAlchemy's error of that."""
+    if not isinstance(error, StatementError):
+        return None
+    return error.statement if isinstance(error.statement, str) else None
 
 
 def find_frame(error: BaseException, folder: Path | None = None) -> traceback.FrameSummary | None:

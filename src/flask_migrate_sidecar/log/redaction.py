@@ -18,11 +18,42 @@ from flask_migrate_sidecar.errors import describe
 from flask_migrate_sidecar.settings.options import Settings
 
 MASK: Final = "***"
-# The password of a URL in free text, up to the last @ before the next space or quote.
-_URL_PASSWORD: Final = re.compile(r"(?<=://)([^\s:/@'\"]*):([^\s'\"]*)@(?=[^@\s'\"]*)")
-_WORD: Final = re.compile(r"[A-Za-z]+|[0-9]+|.{1,5}", re.DOTALL)
+# The password of a URL in free text, up to the last @ before the next space, URL or closing quote.
+_URL_PASSWORD: Final = re.compile(
+    r"""(?<=://)([^\s:/@'"]*):((?:(?!://|["'](?:[,;:)\]}>]|$))\S)*)@"""
+)
+_WORD: Final = re.compile(r"[A-Za-z]{1,11}|[0-9]{1,11}|.{1,5}", re.DOTALL)
 # Variables whose value is a password; some images have switches with such names.
-_PASSWORD_VARIABLE: Final = re.compile(r"(PASSWORD|PASSWD|_PASS)$", re.IGNORECASE)
+_PASSWORD_VARIABLE: Final = re.compile(
+    # PWD alone is a shell's working directory.
+    r"(PASSWORD|PASSWD|PASSPHRASE|_PASS|_PW|_PWD)$",
+    re.IGNORECASE,
+)
+# Those whose value may as well be a path, or the name of a column or of a key.
+_KEY_VARIABLE: Final = re.compile(r"(TOKEN|SECRET|_KEY)$|SECRET", re.IGNORECASE)
+_SHORTEST_KEY: Final = 8
+# CREATE ROLE ... PASSWORD '...', CREATE USER ... IDENTIFIED BY '...', PASSWORD('...'), and what
+# Python and JSON show: 'password': '...'.
+_QUOTED_PASSWORD: Final = re.compile(
+    r"""(?i)\b(password|passwd|(?<!revision\s)identified\s+by(?:\s+password)?)(["']?\s*:\s*|\s+|\s*\(\s*)"""
+    r"""('(?:[^'\\]|''|\\.)*'|"(?:[^"\\]|\\.)*")"""
+)
+# What the application calls so in the structure of its records.
+_SECRET_FIELD: Final = re.compile(
+    r"(?i)(password|passwd|passphrase|secret|token|api_?key|private_?key|credential)s?$"
+)
+# Letters that begin no word: of an escaped line break, and of a terminal's colour, raw or escaped.
+_BEGINNINGS: Final = "|".join(
+    rf"(?<={text})"
+    for text in (
+        r"\\[nrt]",
+        *(
+            rf"{escape}\[{colour}m"
+            for escape in (r"\x1b", r"\\x1b", r"\\u001b")
+            for colour in ("", r"\d", r"\d\d", r"\d;\d\d")
+        ),
+    )
+)
 _SWITCHES: Final = frozenset({"", "0", "1", "yes", "no", "true", "false"})
 _SECRET_ARGUMENTS: Final = ("password", "passwd", "sslpassword", "pwd", "ssl_key_password")
 # In a URL's query, or in a connection string, where it may be quoted (PostgreSQL manual, 34.1.1).
@@ -62,9 +93,10 @@ class Secrets:
         if isinstance(value, str):
             value = self._pattern.sub(MASK, value) if self._pattern else value
             value = _URL_PASSWORD.sub(rf"\1:{MASK}@", value)
+            value = _QUOTED_PASSWORD.sub(rf"\1\2{MASK}", value)
             return _QUERY_PASSWORD.sub(rf"\1\2{MASK}", value)
         if isinstance(value, dict):
-            return {self.hide(key): self.hide(item) for key, item in value.items()}
+            return {self.hide(key): self.hide_field(key, item) for key, item in value.items()}
         if isinstance(value, (list, tuple, set, frozenset)):
             return [self.hide(item) for item in value]
         if isinstance(value, float) and not math.isfinite(value):
@@ -72,6 +104,12 @@ class Secrets:
         if value is None or isinstance(value, (bool, int, float)):
             return value
         return self.hide(describe(value))
+
+    def hide_field(self, name: object, value: Any) -> Any:
+        """Give a field's value with every secret in it masked, all of it where its name tells."""
+        if isinstance(value, str) and value and _SECRET_FIELD.search(str(name)):
+            return MASK
+        return self.hide(value)
 
 
 secrets: Final = Secrets()
@@ -103,8 +141,19 @@ def hide_settings(settings: Settings, environ: Mapping[str, str], argv: Iterable
     secrets.add(_find_in_options(words))
     for url in filter(None, urls):
         secrets.add(find_secrets(url))
-    named = {text for name, text in environ.items() if _PASSWORD_VARIABLE.search(name)}
-    secrets.add(text for text in named if text.lower() not in _SWITCHES)
+    secrets.add(find_named(environ))
+
+
+def find_named(values: Mapping[str, object]) -> set[str]:
+    """List the values that are called like a secret: of variables, of an application's settings."""
+    texts = {name: text for name, text in values.items() if isinstance(text, str)}
+    named = {text for name, text in texts.items() if _PASSWORD_VARIABLE.search(name)}
+    named |= {
+        text
+        for name, text in texts.items()
+        if _KEY_VARIABLE.search(name) and len(text) >= _SHORTEST_KEY and not text.startswith("/")
+    }
+    return {text for text in named if text.lower() not in _SWITCHES}
 
 
 def _find_in_options(words: Sequence[str]) -> Iterator[str]:
@@ -134,6 +183,10 @@ def find_secrets(url: URL | str) -> set[str]:
             url = make_url(url)
         except (ArgumentError, ValueError):
             return found - {""}
+    # An @ that was not percent-encoded: SQLAlchemy takes the password to end at the first one.
+    before, at, _host = str(url.host or "").rpartition("@")
+    if at:
+        found |= {*before.split("@"), f"{url.password}@{before}"}
     return (found | {str(url.password or "")} | set(_find_arguments(url))) - {""}
 
 
@@ -162,15 +215,19 @@ def _spell(secret: str) -> set[str]:
     encoded |= {re.sub("%[0-9A-F]{2}", lambda hexa: hexa[0].lower(), text) for text in encoded}
     doubled = {text.replace("%", "%%") for text in (secret, *encoded)}
     escaped = secret.replace("\\", "\\\\").replace("'", "\\'")
-    return {secret, *encoded, *doubled, escaped, repr(secret)[1:-1], json.dumps(secret)[1:-1]}
+    shown = {repr(secret), ascii(secret), json.dumps(secret)}
+    shown.add(repr(secret.encode("utf-8", "surrogateescape"))[1:])
+    return {secret, *encoded, *doubled, escaped, *(text[1:-1] for text in shown)}
 
 
 def _match(spelling: str) -> str:
     """Match a spelling anywhere, but a short or plain one only as a word of its own.
 
     `postgres` and `shop` are passwords as well as users, databases and parts of other words. (An
-    escaped line break before it, as `repr()` shows one, begins a word too.)
+    escaped line break before it, as `repr()` shows one, begins a word too, and so does a colour.)
     """
     if not _WORD.fullmatch(spelling):
         return re.escape(spelling)
-    return rf"(?:(?<!\w)|(?<=\\[nrt])){re.escape(spelling)}(?!\w)"
+    text = re.escape(spelling)
+    # The text first, for that is seldom there.
+    return rf"(?={text})(?:(?<!\w)|{_BEGINNINGS}){text}(?!\w)"

@@ -12,10 +12,9 @@ import threading
 import warnings
 from typing import Any
 
-from flask_migrate_sidecar.errors import describe
-
 from .events import LEVELS
 from .logger import get_logger, quiet
+from .structure import place, read_record
 
 
 def take_over_logging(level: str) -> None:
@@ -32,7 +31,8 @@ def take_over_logging(level: str) -> None:
         fields: dict[str, Any] = {"logger": record.name, "record_time": record.created}
         if record.exc_info and record.exc_info[0] is not None:
             fields["exc_info"] = record.exc_info
-        getattr(logger, method)(_get_message(record), **fields)
+        text, theirs = read_record(record)
+        getattr(logger, method)(text, **fields, **place(theirs))
 
     def call_handlers(self: logging.Logger, record: logging.LogRecord) -> None:
         if not _is_noise(record):
@@ -53,14 +53,6 @@ def take_over_logging(level: str) -> None:
     _take_thread_errors()
 
 
-def _get_message(record: logging.LogRecord) -> str:
-    try:
-        return record.getMessage()
-    except Exception:  # noqa: BLE001 - a wrong format string must not cost the line
-        arguments = record.args.values() if isinstance(record.args, dict) else record.args or ()
-        return " ".join([describe(record.msg), *map(describe, arguments)])
-
-
 def _is_noise(record: logging.LogRecord) -> bool:
     """Pass over Alembic's lines on each start-up that tell nothing about the run."""
     return record.levelno <= logging.INFO and (
@@ -75,12 +67,13 @@ def _writes_to_console(handler: logging.Handler) -> bool:
 
 
 def _take_warnings() -> None:
-    logger = get_logger("py.warnings")
+    logger = get_logger("")
 
     def show(
         message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any
     ) -> None:
-        logger.warning(str(message), category=category.__name__, filename=filename, lineno=lineno)
+        told = {"category": category.__name__, "filename": filename, "lineno": lineno}
+        logger.warning(str(message), logger="py.warnings", **told)
 
     warnings.showwarning = show  # type: ignore[assignment]
 
