@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from sqlalchemy import make_url
+from sqlalchemy import NullPool, create_engine, inspect, make_url
 
 from conftest import RunCommand
 from following import FollowedRun
@@ -262,3 +262,119 @@ def test_no_line_is_too_long(level: str, tmp_path: Path, launch: RunCommand) -> 
     assert plan["count"] == len(plan["revisions"]) + plan["cut"]
     whole = "".join(line["text"] for line in result.log if line["event"] == "log.whole")
     assert ("s" * 5_000_000 in whole) == (level == "debug")
+
+
+MIDWAY = {
+    "autocommit_block": """\
+    with op.get_context().autocommit_block():
+        op.execute("CREATE TABLE left_over (id integer)")
+""",
+    "raw": '    op.execute("CREATE TABLE left_over (id integer)")\n    op.execute("COMMIT")\n',
+    "several": '    op.execute("CREATE TABLE left_over (id integer); COMMIT")\n',
+    "commit()": """\
+    op.execute("CREATE TABLE left_over (id integer)")
+    op.get_bind().commit()
+""",
+}
+# What looks like a commit, and is none.
+WHOLE = {
+    "function": """\
+    op.execute("CREATE TABLE left_over (id integer)")
+    op.execute("CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql AS $$ BEGIN RETURN 1; END; $$")
+""",
+    "savepoint": """\
+    with op.get_bind().begin_nested():
+        op.execute("CREATE TABLE left_over (id integer)")
+""",
+    "look": """\
+    op.execute("CREATE TABLE left_over (id integer)")
+    with op.get_bind().engine.connect() as other:
+        other.execution_options(isolation_level="AUTOCOMMIT").execute(sa.text("SELECT 1"))
+""",
+}
+
+
+@pytest.mark.parametrize("driver", POSTGRESQL)
+@pytest.mark.parametrize("name", [*MIDWAY, *WHOLE])
+def test_what_is_committed_midway_is_not_rolled_back(
+    name: str, database: Database, driver: str, tmp_path: Path, launch: RunCommand
+) -> None:
+    """A revision that commits and then fails is unfinished; its first statements are there."""
+    body = {**MIDWAY, **WHOLE}[name] + '    raise ValueError("behind it")\n'
+    app = write_app(tmp_path / "app", [body])
+    url = database.url(driver)
+    result = launch(app, "db", "upgrade", env={"DATABASE_URL": url})
+    assert isinstance(result, Result)
+    assert result.returncode == 8, result.last
+    with create_engine(url, poolclass=NullPool).connect() as connection:
+        there = inspect(connection).has_table("left_over")
+    assert there == (name in MIDWAY)
+    gone = result.last["unfinished" if there else "rolled_back"]
+    assert "r2" in gone, result.last
+    assert ("r2" in result.last["rolled_back"]) != there
+    # The first one was in the transaction that the second one ended.
+    assert ("r1" in result.last["kept"]) == there
+
+
+@pytest.mark.parametrize("driver", POSTGRESQL)
+def test_index_that_was_cut_short(
+    database: Database, driver: str, tmp_path: Path, launch: RunCommand
+) -> None:
+    """An index that was not built to its end is named, by this run and by the next one."""
+    body = """\
+    with op.get_context().autocommit_block():
+        op.execute("CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS one ON ran (direction)")
+"""
+    twice = "    op.execute(\"INSERT INTO ran VALUES ('x', 'up'), ('y', 'up')\")\n"
+    app = write_app(tmp_path / "app", [twice, body])
+    env = {"DATABASE_URL": database.url(driver)}
+    first = launch(app, "db", "upgrade", env=env)
+    assert isinstance(first, Result)
+    assert first.returncode == 8, first.last
+    assert first.last["invalid_indexes"] == ["one"]
+    assert first.last["unfinished"] == ["r3"]
+    again = launch(app, "db", "upgrade", env=env)
+    assert isinstance(again, Result)
+    assert again.returncode == 0, again.last
+    [warning] = [line for line in again.log if line["event"] == "database.index_invalid"]
+    assert warning["indexes"] == ["one"]
+
+
+def test_committed_revisions_are_told(postgres: Server, tmp_path: Path, launch: RunCommand) -> None:
+    """What was told while its transaction was open is told again when it is there to stay."""
+    app = write_app(tmp_path / "app", ["    pass"])
+    env = {"DATABASE_URL": postgres.create_database().url()}
+    up = launch(app, "db", "upgrade", env=env)
+    assert isinstance(up, Result)
+    applied = [line for line in up.log if line["event"] == "migration.applied"]
+    assert [line["committed"] for line in applied] == [False, False]
+    [committed] = [line for line in up.log if line["event"] == "migration.committed"]
+    assert [line["revision"] for line in committed["revisions"]] == ["r1", "r2"]
+    assert up.last["applied"] == ["r1", "r2"]
+
+    down = launch(app, "db", "downgrade", "base", env=env)
+    assert isinstance(down, Result)
+    assert (down.last["applied"], down.last["reverted"]) == ([], ["r2", "r1"])
+    stamp = launch(app, "db", "stamp", "head", env=env)
+    assert isinstance(stamp, Result)
+    assert (stamp.last["applied"], stamp.last["stamped"]) == ([], ["r2"])
+
+
+def test_dependency_is_not_what_it_follows(tmp_path: Path, launch: RunCommand) -> None:
+    """`down_revision` is the revision below; another line's is none of it."""
+    app = write_app(tmp_path / "app", ["    pass", "    pass"])
+    file = app / "migrations/versions/r3.py"
+    text = file.read_text().replace(
+        "down_revision = 'r2'", 'down_revision = None\ndepends_on = "r2"'
+    )
+    file.write_text(text)
+    env = {"DATABASE_URL": f"sqlite:///{tmp_path}/x.db"}
+    result = launch(app, "db", "upgrade", "heads", env=env)
+    assert isinstance(result, Result)
+    assert result.returncode == 0, result.last
+    told = [line for line in result.log if line["event"] == "migration.applied"]
+    assert [(line["revision"], line["down_revision"]) for line in told] == [
+        ("r1", None),
+        ("r2", "r1"),
+        ("r3", None),
+    ]

@@ -76,6 +76,7 @@ def test_printed_object_is_fields(tmp_path: Path, launch: RunCommand) -> None:
     printed = [line for line in log if line["event"] == "output"]
     [line] = [line for line in printed if line.get("order") == 9]
     assert line["exit_code"] == 0
+    assert "text" not in line
     assert line["app"] == {"event": "command.finished", "text": "theirs"}
     assert '{"order": broken' in {line.get("text") for line in printed}
     assert [line["event"] for line in log].count("command.finished") == 1

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, Final
 
-from flask_migrate_sidecar.application.migrations_only import MIGRATIONS_ONLY
+from sqlalchemy.exc import DBAPIError
+
 from flask_migrate_sidecar.application.subcommand import Subcommand
 from flask_migrate_sidecar.database.connect import Database
 from flask_migrate_sidecar.database.dialect import find_dialect
-from flask_migrate_sidecar.errors import ConfigurationError, Interrupted, MigrationError
+from flask_migrate_sidecar.errors import (
+    Interrupted,
+    LockedError,
+    MigrationError,
+    UnavailableError,
+)
+from flask_migrate_sidecar.history.commits import commits_noted
 from flask_migrate_sidecar.history.environment import Readings, label_place
 from flask_migrate_sidecar.history.failure import explain, explained
 from flask_migrate_sidecar.history.heartbeat import beating
@@ -24,8 +31,8 @@ from flask_migrate_sidecar.lock.base import LockTarget
 from flask_migrate_sidecar.lock.watch import Guard
 from flask_migrate_sidecar.log.logger import get_logger
 from flask_migrate_sidecar.log.origin import describe_origin
-from flask_migrate_sidecar.settings.options import normalise_bind
 
+from .coverage import require_distinct, require_managed, require_version_table
 from .session import Result, Session
 
 logger: Final = get_logger(__name__)
@@ -61,11 +68,52 @@ def invoke(
     except BaseException as error:
         explained = explain(error, repository=folder)
         explained.fields = {**_tell_what_stayed(session, subcommand, progress), **explained.fields}
+        unfinished = explained.fields.get("unfinished")
+        if unfinished and isinstance(explained, (UnavailableError, LockedError)):
+            # What is to be run again is not what it was.
+            explained.hint = (
+                f"the first statements of {unfinished} may stay: see what is there, and undo or "
+                f"finish it, before it runs again; {explained.hint}"
+            )
         raise explained from error
     if repository is not None and progress.applied and not subcommand.is_own:
         _read_back(session, subcommand, repository, progress)
-    applied = [step.revision for step in progress.applied]
-    return Result(applied, progress.before, progress.after)
+        _tell_committed(progress)
+        _warn_of_indexes(session, progress)
+    return Result(progress.applied, progress.before, progress.after)
+
+
+def _find_invalid_indexes(session: Session, progress: Progress) -> list[str]:
+    """Name indexes that were not built to their end, in the databases that a run was in."""
+    names = {step.place.database for step in progress.applied}
+    names |= {progress.running.place.database} if progress.running is not None else set()
+    found: list[str] = []
+    for database in session.lasting:
+        dialect = find_dialect(database.url.get_backend_name())
+        if database.name in names and dialect.has_invalid_indexes:
+            engine = database.engine(connect_timeout=session.settings.connect_timeout)
+            # What the server does not tell changes nothing of how the run ended.
+            with suppress(DBAPIError), engine.connect() as connection:
+                found += dialect.find_invalid_indexes(connection)
+    return found
+
+
+def _warn_of_indexes(session: Session, progress: Progress) -> None:
+    """Say that an index is there which no query uses: `IF NOT EXISTS` passes it over."""
+    indexes = _find_invalid_indexes(session, progress)
+    if indexes:
+        logger.warning(
+            "database.index_invalid",
+            indexes=indexes,
+            hint="CREATE INDEX CONCURRENTLY was cut short there: DROP INDEX, and build it again",
+        )
+
+
+def _tell_committed(progress: Progress) -> None:
+    """Say of revisions that were told before their transaction ended that they stay."""
+    if progress.open_steps:
+        revisions = [_describe_place(step) for step in progress.open_steps]
+        logger.info("migration.committed", count=len(revisions), revisions=revisions)
 
 
 def read_selected(
@@ -92,82 +140,6 @@ def read_selected(
     require_managed(session, {place.database for place in found}, subcommand.binds)
     require_version_table(session, found)
     return {place: held for place, held in found.items() if subcommand.selects(place.database)}
-
-
-def require_managed(session: Session, found: Collection[str], binds: Sequence[str] = ()) -> None:
-    """Want what was asked for by name to be a database that the repository's `env.py` comes to.
-
-    Args:
-        session: what the commands share.
-        found: the databases that `env.py` came to.
-        binds: the databases that `--bind` names; none means all.
-
-    Raises:
-        ConfigurationError: `--bind` names one that it does not come to, or a URL was given for it.
-    """
-    redirected = session.settings.bind_urls()
-    for database in session.databases:
-        name = database.name
-        is_wanted = name in binds if binds else normalise_bind(name) in redirected
-        if is_wanted and name not in found:
-            raise ConfigurationError(
-                f"the repository does not migrate the database {name!r}: its env.py does not come "
-                "to it",
-                hint="leave the bind out, or use a repository for several databases: "
-                "'db init --multidb' makes one",
-                database=name,
-            )
-
-
-def require_version_table(session: Session, found: Readings) -> None:
-    """Want an empty database to be empty: without its application, nothing says where it looks.
-
-    Raises:
-        ConfigurationError: the revisions may be in a table of another name.
-        SidecarError: the database could not be asked.
-    """
-    settings = session.settings
-    if session.application.source != MIGRATIONS_ONLY or settings.version_table is not None:
-        return
-    known = {name for p in found for name in (p.table, f"{p.schema}.{p.table}")}
-    empty = {place.database: place for place, revisions in found.items() if not revisions}
-    for database in session.lasting:
-        place = empty.get(database.name)
-        if place is None:
-            continue
-        dialect = find_dialect(database.url.get_backend_name())
-        engine = database.engine(connect_timeout=settings.connect_timeout)
-        with explained(), engine.connect() as connection:
-            others = [n for n in dialect.find_version_tables(connection) if n not in known]
-        if others:
-            raise ConfigurationError(
-                f"the database {place.database} has no revision in {place.table}, but a table of "
-                f"that form called {', '.join(others)}",
-                hint=f"--version-table {others[0]}, if the application says Migrate(..., "
-                f"version_table={others[0].rpartition('.')[2]!r}); --version-table {place.table}, "
-                "if it is somebody else's",
-                database=place.database,
-                tables=others,
-            )
-
-
-def warn_of_unmanaged(databases: Sequence[Database], found: Readings) -> None:
-    """Say once that a database is none of the repository's, or that there is nothing in any.
-
-    Args:
-        databases: those that the command is about.
-        found: the version tables that `env.py` came to.
-    """
-    managed = {place.database for place in found}
-    names = [database.name for database in databases if database.name not in managed]
-    if names:
-        logger.warning(
-            "database.unmanaged",
-            databases=names,
-            hint="the repository's env.py does not come to them: nothing is migrated there"
-            if managed
-            else "env.py has come to no version table: are there no tenants yet?",
-        )
 
 
 def _read_back(
@@ -224,28 +196,8 @@ def hold(
         heartbeat=settings.heartbeat,
     ) as guard:
         for watch in guard.watches if not subcommand.is_own else ():
-            _require_distinct(session, watch.databases)
+            require_distinct(session, watch.databases)
         yield guard
-
-
-def _require_distinct(session: Session, databases: Sequence[str]) -> None:
-    """Want each database that is migrated to have a version table of its own.
-
-    The second would find what the first has done and make no table; where `env.py` has a
-    transaction open in both, it waits for the first for ever.
-
-    Raises:
-        ConfigurationError: some of those under one lock have not.
-    """
-    places = [place for place in session.environments.places if place.database in databases]
-    tables = {place._replace(database="") for place in places}
-    migrated = [name for name in databases if name in {place.database for place in places}]
-    if len(migrated) > 1 and len(tables) < len(places):
-        raise ConfigurationError(
-            f"the databases {' and '.join(migrated)} are one, and have one version table",
-            hint="give each a database of its own, or keep their tables under one of the names",
-            databases=migrated,
-        )
 
 
 @contextmanager
@@ -259,7 +211,8 @@ def _observed(session: Session, subcommand: Subcommand, progress: Progress) -> I
         period=session.settings.heartbeat,
         connect_timeout=session.settings.connect_timeout,
     )
-    with strict_history(), stdout, heartbeat, session.environments.followed_by(progress.follow):
+    following = session.environments.followed_by(progress.follow)
+    with strict_history(), stdout, heartbeat, following, commits_noted(progress.note_commit):
         yield
 
 
@@ -283,7 +236,9 @@ def _tell_what_stayed(
         script = open_history(repository.config)
         # The way out is not blocked: what is locked is not known.
         after = read_selected(session, subcommand, repository, script, Patience())
-        return {**place, **find_outcome(progress, script, after)}
+        indexes = _find_invalid_indexes(session, progress)
+        broken = {"invalid_indexes": indexes} if indexes else {}
+        return {**place, **find_outcome(progress, script, after), **broken}
     except Exception as reason:  # noqa: BLE001 - the first error is the one to report
         said = str(reason).splitlines()[:1]
         return {**place, "kept": None, "kept_error": said[0] if said else ""}

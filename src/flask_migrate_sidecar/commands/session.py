@@ -27,6 +27,7 @@ from flask_migrate_sidecar.errors import (
     UsageError,
 )
 from flask_migrate_sidecar.history.environment import Environments, Readings, label
+from flask_migrate_sidecar.history.progress import Step
 from flask_migrate_sidecar.history.reading import Patience
 from flask_migrate_sidecar.history.repository import send_results_to
 from flask_migrate_sidecar.process.output import Streams
@@ -51,6 +52,10 @@ _EARLY: Final = frozenset(
 )
 # They limit how often its import is tried: there a guess does.
 _LIMITS: Final = frozenset({"wait_timeout", "refused_grace"})
+
+
+# What became of a revision, in the last line.
+_DONE: Final = {"upgrade": "applied", "downgrade": "reverted", "stamp": "stamped"}
 
 
 @dataclass(frozen=True)
@@ -97,19 +102,22 @@ class Result:
     """What a command did, for the last line.
 
     Args:
-        applied: the revisions that ran.
+        steps: the revisions that ran, and in which direction.
         before: what the databases held.
         after: what they hold.
     """
 
-    applied: Sequence[str | None] = ()
+    steps: Sequence[Step] = ()
     before: Readings = field(default_factory=dict)
     after: Readings = field(default_factory=dict)
 
     def describe(self) -> dict[str, Any]:
         """Give the fields of the last line."""
+        told: dict[str, Any] = {"applied": []}
+        for step in self.steps:
+            told.setdefault(_DONE[step.direction], []).append(step.revision)
         moved = {"from": label(self.before), "to": label(self.after)} if self.before else {}
-        return {"applied": list(self.applied), **moved}
+        return {**told, **moved}
 
 
 def open_session(

@@ -19,7 +19,7 @@ from flask_migrate_sidecar.history.revisions import find_heads, open_history
 from flask_migrate_sidecar.lock.acquire import read_holder
 from flask_migrate_sidecar.lock.base import LockTarget
 
-from .invocation import require_version_table
+from .coverage import require_version_table
 from .session import Result, Session
 
 if TYPE_CHECKING:

@@ -37,7 +37,8 @@ from flask_migrate_sidecar.history.revisions import (
 )
 from flask_migrate_sidecar.log.logger import get_logger
 
-from .invocation import hold, invoke, read_selected, warn_of_unmanaged
+from .coverage import warn_of_unmanaged
+from .invocation import hold, invoke, read_selected
 from .session import Result, Session
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from flask_migrate_sidecar.history.repository import Repository, open_repository
 from flask_migrate_sidecar.history.revisions import open_history
 from flask_migrate_sidecar.log.logger import get_logger
 
-from .invocation import require_managed, require_version_table, warn_of_unmanaged
+from .coverage import require_managed, require_version_table, warn_of_unmanaged
 from .session import Result, Session
 
 if TYPE_CHECKING:

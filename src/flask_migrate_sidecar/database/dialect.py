@@ -38,6 +38,8 @@ class LockLimit(NamedTuple):
 class Dialect:
     """A database of no kind in particular."""
 
+    # Whether an index can be there that was not built to its end.
+    has_invalid_indexes: ClassVar[bool] = False
     lock_limit: ClassVar[LockLimit | None] = None
     # Where the driver commits each statement by itself.
     lock_limit_of_session: ClassVar[LockLimit | None] = None
@@ -96,6 +98,10 @@ class Dialect:
         self, connection: Connection, schema: str | None, table: str
     ) -> Sequence[Mapping[str, Any]]:
         """Name the sessions that hold a table so that it cannot be read, where the server tells."""
+        return ()
+
+    def find_invalid_indexes(self, connection: Connection) -> Sequence[str]:
+        """Name the indexes that were not built to their end, and are used by no query."""
         return ()
 
     def identify_session(self, driver: Any) -> int | None:

@@ -54,6 +54,11 @@ _VERSION_TABLES: Final = text("""
     FROM information_schema.columns GROUP BY table_schema, table_name
     HAVING count(*) = 1 AND max(column_name) = 'version_num' ORDER BY 1
 """)
+_INVALID_INDEXES: Final = """
+    SELECT CAST(indexrelid::regclass AS text) FROM pg_index WHERE NOT indisvalid
+    AND indexrelid NOT IN (SELECT index_relid FROM pg_stat_progress_create_index)
+    ORDER BY 1
+"""
 _WATCH_CLIENT: Final = text("""
     SELECT set_config(name, value, false) FROM pg_catalog.pg_settings JOIN (VALUES
         ('tcp_keepalives_idle', :idle), ('tcp_keepalives_interval', :interval),
@@ -68,6 +73,7 @@ _WATCH_CLIENT: Final = text("""
 class PostgreSQL(Dialect):
     """PostgreSQL, whichever driver and pooler."""
 
+    has_invalid_indexes = True
     # Sooner than the server looks for deadlocks (deadlock_timeout, 1 s).
     lock_limit = LockLimit("SET LOCAL lock_timeout = '200ms'")
     lock_limit_of_session = LockLimit("SET lock_timeout = '200ms'", "RESET lock_timeout")
@@ -158,6 +164,10 @@ class PostgreSQL(Dialect):
         name = ".".join(quote(part) for part in (schema, table) if part)
         rows: Sequence[Any] = connection.execute(_HOLDERS, {"name": name}).mappings().all()
         return [without_nothing(row) for row in rows]
+
+    def find_invalid_indexes(self, connection: Connection) -> Sequence[str]:
+        """Ask for those that no session builds now (manual, CREATE INDEX, "Building Indexes")."""
+        return connection.exec_driver_sql(_INVALID_INDEXES).scalars().all()
 
     def identify_session(self, driver: Any) -> int | None:
         """Give the backend's process id, which libpq knows from the login."""

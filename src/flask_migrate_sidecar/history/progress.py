@@ -58,11 +58,24 @@ class Progress:
     running: Step | None = None
     running_since: float = 0.0
     is_transactional: bool = True
+    # Whether what runs has committed something already.
+    has_committed: bool = False
+    # Revisions whose transaction was open when they were told as applied.
+    open_steps: list[Step] = field(default_factory=list)
 
     @property
     def has_begun(self) -> bool:
         """Whether any revision has run, or begun to."""
         return bool(self.applied) or self.running is not None
+
+    @property
+    def leaves_a_part(self) -> bool:
+        """Whether a part of what runs stays where it fails."""
+        return self.has_committed or not self.is_transactional
+
+    def note_commit(self) -> None:
+        """Note that something was committed while a revision runs."""
+        self.has_committed = True
 
     def follow(
         self, place: Place, revisions: Any, context: MigrationContext, function: Function
@@ -91,18 +104,21 @@ class Progress:
         for number, (step, raw) in enumerate(zip(steps, pending, strict=True), start=1):
             self.verify()
             self.running, self.running_since = step, monotonic()
+            self.has_committed = False
             self.is_transactional = bool(context.impl.transactional_ddl)
             yield raw
             self.running = None
             self.applied.append(step)
             connection = context.connection
+            is_committed = connection is None or not connection.in_transaction()
+            self.open_steps += [] if is_committed else [step]
             logger.info(
                 "migration.applied",
                 **step.describe(),
                 step=number,
                 steps=len(steps),
                 duration_ms=round((monotonic() - self.running_since) * 1000),
-                committed=connection is None or not connection.in_transaction(),
+                committed=is_committed,
             )
         self.verify()
 
@@ -111,7 +127,9 @@ def _describe_step(place: Place, tenant: str | None, step: Any) -> Step:
     """Read what Alembic tells of a step, which may be an upgrade, a downgrade or a stamp."""
     info = step.info
     direction = "stamp" if info.is_stamp else "upgrade" if info.is_upgrade else "downgrade"
-    down = ", ".join(info.down_revision_ids) or None
     up = ", ".join(info.up_revision_ids) or None
     script = None if info.is_stamp else info.up_revision
+    # What it depends on is not what it follows.
+    below = info.down_revision_ids if script is None else script._versioned_down_revisions  # noqa: SLF001
+    down = ", ".join(below) or None
     return Step(place, tenant, direction, up, down, script.doc if script is not None else "")

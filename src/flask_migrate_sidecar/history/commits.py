@@ -1,0 +1,59 @@
+"""Notices what a revision commits before its own end: that stays, whatever becomes of the rest."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, event
+
+# A COMMIT of the revision's own, alone or among other statements.
+_COMMITS: Final = re.compile(r"\s*END\b|(?:^|;)\s*COMMIT\b", re.IGNORECASE)
+# The body of a function, which commits nothing now.
+_BODY: Final = re.compile(r"\$(\w*)\$.*?\$\1\$", re.DOTALL)
+# What leaves nothing behind, though each statement is its own transaction.
+_LEAVES_NOTHING: Final = re.compile(
+    r"\s*(?:SELECT|SHOW|SET|RESET|EXPLAIN|BEGIN|ROLLBACK|SAVEPOINT|RELEASE)\b", re.IGNORECASE
+)
+
+
+@contextmanager
+def commits_noted(note: Callable[[], None]) -> Iterator[None]:
+    """Call a function whenever something is committed, on whichever connection of the process.
+
+    SQLAlchemy tells of its own commits (`ConnectionEvents.commit`); a statement that commits, and
+    one that runs in no transaction (`autocommit_block()`), are seen when they run.
+    """
+
+    def commit(_connection: Connection) -> None:
+        note()
+
+    def begin(connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
+        # One that fails leaves an index behind, which is INVALID.
+        if "CONCURRENTLY" in statement.upper() and _is_autocommitting(connection):
+            note()
+
+    def end(connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
+        if _is_autocommitting(connection):
+            is_left = not _LEAVES_NOTHING.match(statement)
+        else:
+            is_left = bool(_COMMITS.search(_BODY.sub("", statement)))
+        if is_left:
+            note()
+
+    event.listen(Engine, "commit", commit)
+    event.listen(Engine, "before_cursor_execute", begin)
+    event.listen(Engine, "after_cursor_execute", end)
+    try:
+        yield
+    finally:
+        event.remove(Engine, "commit", commit)
+        event.remove(Engine, "before_cursor_execute", begin)
+        event.remove(Engine, "after_cursor_execute", end)
+
+
+def _is_autocommitting(connection: Connection) -> bool:
+    driver = connection.connection.dbapi_connection
+    return getattr(driver, "autocommit", False) is True
