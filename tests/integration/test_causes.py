@@ -378,3 +378,28 @@ def test_dependency_is_not_what_it_follows(tmp_path: Path, launch: RunCommand) -
         ("r2", "r1"),
         ("r3", None),
     ]
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_line_break_in_a_url(
+    database: Database, driver: str, tmp_path: Path, launch: RunCommand
+) -> None:
+    """A URL that a secret gave a line break is refused, and the break is shown."""
+    app = write_app(tmp_path / "app", [])
+    env = {"DATABASE_URL": database.url(driver) + "\n", "MIGRATE_REFUSED_GRACE": "1s"}
+    result = launch(app, "db", "upgrade", env=env)
+    assert isinstance(result, Result)
+    assert result.returncode == 6, result.last
+    assert f"{database.name}\\n" in result.last["error"]["message"]
+    assert "echo" in result.last["hint"]
+
+
+def test_certificate_that_is_missing(mariadb: Server, tmp_path: Path, launch: RunCommand) -> None:
+    """A file that the driver needs is told at once: no waiting brings it."""
+    app = write_app(tmp_path / "app", [])
+    url = mariadb.create_database().url("pymysql") + "?ssl_ca=/gone.pem"
+    result = launch(app, "db", "upgrade", env={"DATABASE_URL": url, "MIGRATE_REFUSED_GRACE": "3s"})
+    assert isinstance(result, Result)
+    assert result.returncode == 3, result.last
+    assert result.last["attempts"] == 1
+    assert "what is mounted" in result.last["hint"]

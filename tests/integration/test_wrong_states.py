@@ -1,5 +1,6 @@
 """Repositories, version tables and environments that are wrong: each has its code and its name."""
 
+import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -174,3 +175,50 @@ def test_note_is_told(tmp_path: Path, launch: RunCommand) -> None:
     raised = 'error = ValueError("x"); error.add_note("name the constraint"); raise error'
     app = write(tmp_path, SECOND.replace(MAKES, raised))
     check(run(app, launch), 8, "MigrationError", "name the constraint")
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+@pytest.mark.parametrize("command", [("db", "upgrade"), ("status",)], ids=" ".join)
+def test_lock_file_that_is_none(
+    kind: str, command: tuple[str, ...], tmp_path: Path, launch: RunCommand
+) -> None:
+    """What stands where the lock file belongs is neither emptied nor waited for."""
+    app, file, other = write(tmp_path), tmp_path / "x.db.lock", tmp_path / "other"
+    other.write_text("somebody's")
+    with closing(sqlite3.connect(tmp_path / "x.db")):
+        pass
+    make = {"link": lambda: file.symlink_to(other), "pipe": lambda: os.mkfifo(file)}
+    make.get(kind, file.mkdir)()
+    result = run(app, launch, *command)
+    assert result.returncode in ({0, 6} if command == ("status",) else {6}), result.last
+    if command != ("status",):
+        check(result, 6, "RefusedError", "x.db.lock", "no link, no pipe")
+    assert other.read_text() == "somebody's"
+
+
+LEASES = "flask_migrate_sidecar_lock"
+
+
+@pytest.mark.parametrize("times", [("NULL", "NULL"), (10**18, 9 * 10**18), (-(10**18), 10**18)])
+def test_lease_with_odd_times(
+    times: tuple[object, object], tmp_path: Path, launch: RunCommand
+) -> None:
+    """A lease that never ends is somebody's, and told with what stands there."""
+    app = write(tmp_path)
+    lease = {"MIGRATE_LOCK": "table", "MIGRATE_LOCK_TIMEOUT": "0"}
+    assert run(app, launch, "db", "upgrade", "a1", **lease).returncode == 0
+    with closing(sqlite3.connect(tmp_path / "x.db")) as connection:
+        statement = f"UPDATE {LEASES} SET token = 't', pid = 7, acquired_ms = ?, expires_ms = ?"
+        connection.execute(statement, [None if time == "NULL" else time for time in times])
+        connection.commit()
+    check(run(app, launch, **lease), 7, "LockedError", "pid 7")
+    assert run(app, launch, "status", **lease).returncode == 0
+
+
+def test_table_in_the_place_of_the_leases(tmp_path: Path, launch: RunCommand) -> None:
+    """A table of another form under the lease table's name is told as that."""
+    app = write(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "x.db")) as connection:
+        connection.execute(f"CREATE TABLE {LEASES} (id integer)")
+    result = run(app, launch, MIGRATE_LOCK="table")
+    check(result, 3, "ConfigurationError", LEASES, "another form")

@@ -1,5 +1,6 @@
 """What an error of a database means in the midst of a revision, and while a lock is taken."""
 
+import importlib.util
 import json
 import sqlite3
 from contextlib import closing
@@ -187,3 +188,37 @@ def test_missing_table_at_import_is_lasting() -> None:
     """A factory that queries a table that is not there fails, and no waiting mends it."""
     found = diagnose(psycopg.errors.lookup("42P01")("x"), moment=Moment.IMPORT)
     assert (found.verdict, found.is_lasting) == (Verdict.FAILED, True)
+
+
+def test_first_answer_of_a_place_counts() -> None:
+    """A place is tried again without TLS: what that ends with is not what is wrong."""
+    at = 'connection to server at "db" (10.0.0.1), port 5432 failed: '
+    key = (
+        f'{at}could not open certificate file "/root/.postgresql/postgresql.crt": Permission denied'
+    )
+    error = psycopg.OperationalError(f'{key}\n{at}FATAL:  no pg_hba.conf entry for host "10.0.0.2"')
+    found = diagnose(error)
+    assert "certificate" in found.reason
+    assert "TLS" in found.hint
+
+
+def test_reason_and_hint_are_of_one_place() -> None:
+    """Of several places the one that counts gives both."""
+    down = 'connection to server at "a", port 1 failed: Connection refused'
+    starting = (
+        'connection to server at "b", port 2 failed: FATAL:  the database system is starting up'
+    )
+    for text in (f"{down}\n{starting}", f"{starting}\n{down}"):
+        found = diagnose(psycopg.OperationalError(text))
+        assert found.reason == "the database system is starting up"
+        assert found.verdict is Verdict.NOT_READY
+
+
+def test_package_that_a_driver_asks_for() -> None:
+    """PyMySQL does without cryptography until a server's way to log in needs it."""
+    auth = pytest.importorskip("pymysql._auth")
+    if importlib.util.find_spec("cryptography"):
+        pytest.skip("cryptography is installed")
+    with pytest.raises(RuntimeError) as caught:
+        auth.sha2_rsa_encrypt(b"password", b"salt" * 5, b"key")
+    assert diagnose(caught.value).verdict is Verdict.MISFIT

@@ -162,8 +162,8 @@ def explain_database_error(error: BaseException) -> SidecarError:
             "move the query out of the factory, leave it out where FLASK_MIGRATE_SIDECAR is set, "
             "or run the migrations with --app none"
         )
-    kind = RefusedError if found.verdict is Verdict.REFUSED else UnavailableError
-    return kind(
+    kinds = {Verdict.REFUSED: RefusedError, Verdict.MISFIT: ConfigurationError}
+    return kinds.get(found.verdict, UnavailableError)(
         "the application queries its database while it is imported, and that failed: "
         + found.reason,
         hint=hint,

@@ -80,7 +80,7 @@ def _can_pass(found: Diagnosis | None, *, is_gate: bool) -> bool:
         return False
     if found.cause in LACKING:
         return is_gate
-    return found.verdict is not Verdict.FAILED and not found.is_lasting
+    return found.verdict not in (Verdict.FAILED, Verdict.MISFIT) and not found.is_lasting
 
 
 def _note_refusal(error: UnavailableError | RefusedError, attempts: Attempts) -> None:

@@ -14,6 +14,7 @@ class Verdict(enum.Enum):
     REFUSED = "refused"  # understood, and answered with no
     LOCKED = "locked"  # somebody else holds what is needed
     TRANSIENT = "transient"  # it was cut short, and another try may pass
+    MISFIT = "misfit"  # what the driver needs is not here: no server was asked
     FAILED = "failed"  # it is wrong, and will be at the next try
 
 
@@ -63,7 +64,11 @@ LOGIN: Final = _cause(
     "check user and password, and the secret that they come from", Verdict.REFUSED
 )
 EXPIRED: Final = _cause("renew the user's password, or unlock the account", Verdict.REFUSED)
-DATABASE: Final = _cause("create the database, or correct its name in the URL", Verdict.REFUSED)
+DATABASE: Final = _cause(
+    "create the database, or correct its name in the URL; a line break (\\n) belongs to it where a "
+    "secret was made with echo",
+    Verdict.REFUSED,
+)
 HOST: Final = _cause(
     "let this host, user and database in: pg_hba.conf, or the provider's access rules",
     Verdict.REFUSED,
@@ -83,6 +88,16 @@ RIGHTS: Final = _cause(
 )
 ARGUMENTS: Final = _cause(
     "correct the arguments of the URL, or the application's connect_args", Verdict.REFUSED
+)
+# Nobody was asked yet.
+NO_FILE: Final = _cause(
+    "a file that the URL or the application's connect_args name for TLS cannot be read: check what "
+    "is mounted, and its rights",
+    Verdict.MISFIT,
+)
+NO_PACKAGE: Final = _cause(
+    "install what the driver asks for, pip install 'PyMySQL[rsa]', or add it with --site-packages",
+    Verdict.MISFIT,
 )
 PLACE: Final = _cause(
     "let this user read and write the file and its folder",

@@ -78,7 +78,7 @@ NUMBERS: Final = {
     **dict.fromkeys((1820, 1862, 3118, 4151), EXPIRED),
     # Access denied to: database, table, column, a privileged statement, a routine.
     **dict.fromkeys((1044, 1142, 1143, 1227, 1370), RIGHTS),
-    1049: DATABASE,
+    **dict.fromkeys((1049, 1102), DATABASE),
     1130: ACCOUNT_HOST,
     1129: BLOCKED_HOST,
     **dict.fromkeys((2026, 3159), TLS),

@@ -20,15 +20,23 @@ import enum
 import errno
 import re
 import sqlite3
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 
-from flask_migrate_sidecar.errors import RefusedError, UnavailableError, chain, describe
+from flask_migrate_sidecar.errors import (
+    ConfigurationError,
+    RefusedError,
+    UnavailableError,
+    chain,
+    describe,
+    passed_through,
+)
 from flask_migrate_sidecar.log.redaction import Secrets, find_secrets
 
-from .causes import ARGUMENTS, LACKING, LOST, UNKNOWN, Cause, Verdict
+from .causes import ARGUMENTS, LACKING, LOST, NO_FILE, NO_PACKAGE, UNKNOWN, Cause, Verdict
 from .error_codes import ANSWERS, NUMBERS, OPTION_PREVENTS, RESULTS, SQLITE_TEXTS, STATES
 from .url import place
 
@@ -48,8 +56,14 @@ _PASSING: Final = frozenset({"OperationalError", "InterfaceError"})
 _LASTING: Final = frozenset(
     {"ProgrammingError", "IntegrityError", "DataError", "NotSupportedError"}
 )
+_ATTEMPT: Final = re.compile(r'connection to server at (?P<place>"[^"]*"(?: \([^)]*\))?, port \d+)')
 _SILENCE: Final = re.compile(r"no answer within|timeout expired|timed out")
 _LONGEST_REASON: Final = 300
+# How the end of a wait is told.
+_ENDS: Final[dict[Verdict, tuple[type[RefusedError | ConfigurationError], str]]] = {
+    Verdict.REFUSED: (RefusedError, "refuses"),
+    Verdict.MISFIT: (ConfigurationError, "cannot be asked"),
+}
 
 
 class Diagnosis(NamedTuple):
@@ -120,8 +134,9 @@ def diagnose(
 
 def find_cause(error: BaseException) -> Cause:
     """Look up what is wrong by the code that a driver's exception carries, else by its text."""
-    if isinstance(error, TypeError):
-        return ARGUMENTS  # the driver takes no such argument
+    ours = _find_misfit(error)
+    if ours is not None:
+        return ours
     if isinstance(error, sqlite3.Error):
         return _find_result(error)
     number = _number(error)
@@ -131,7 +146,18 @@ def find_cause(error: BaseException) -> Cause:
         return NUMBERS.get(number, UNKNOWN)
     state = _sqlstate(error)
     found = STATES.get(state) or STATES.get(state[:2])
-    return found or (UNKNOWN if state else _match(str(error), ANSWERS))
+    return found or (UNKNOWN if state else _match_attempts(str(error))[0])
+
+
+def _find_misfit(error: BaseException) -> Cause | None:
+    """Tell what a driver raises before it asks a server."""
+    if isinstance(error, TypeError):
+        return ARGUMENTS  # the driver takes no such argument
+    if isinstance(error, (FileNotFoundError, PermissionError)) and passed_through(error, "ssl"):
+        return NO_FILE
+    if isinstance(error, RuntimeError) and "package is required" in describe(error):
+        return NO_PACKAGE
+    return None
 
 
 def is_limit_of_process(error: OSError) -> bool:
@@ -151,10 +177,9 @@ def find_driver_error(error: BaseException) -> BaseException | None:
 
 def make_error(
     found: Diagnosis, url: URL, database: str, **fields: object
-) -> UnavailableError | RefusedError:
+) -> UnavailableError | RefusedError | ConfigurationError:
     """Make the error that ends the run; its message names database, place and reason."""
-    kind = RefusedError if found.verdict is Verdict.REFUSED else UnavailableError
-    said = "refuses" if found.verdict is Verdict.REFUSED else "is not available"
+    kind, said = _ENDS.get(found.verdict, (UnavailableError, "is not available"))
     return kind(
         f"database {database!r} at {place(url)} {said}: {found.reason}",
         hint=found.hint,
@@ -172,15 +197,49 @@ def _find_result(error: sqlite3.Error) -> Cause:
     return _match(str(error), SQLITE_TEXTS)
 
 
+def _match_attempts(text: str) -> tuple[Cause, str]:
+    """Find the cause in what libpq says of its attempts, and the attempt that it is of.
+
+    With sslmode=prefer it tries the same place again in another way, and what that ends with is
+    seldom what is wrong: of each place the first answer counts (manual, 34.1.2, sslmode). Of
+    several places the one whose cause stands first in the table.
+    """
+    attempts = list(_split_attempts(text))
+    for pattern, cause in ANSWERS:
+        for attempt in attempts:
+            if re.search(pattern, _without_names(attempt)):
+                return cause, attempt
+    return UNKNOWN, attempts[0]
+
+
+def _split_attempts(text: str) -> Iterator[str]:
+    """Cut the text where each attempt begins, and leave out the further ones at one place."""
+    starts = list(_ATTEMPT.finditer(text))
+    if not starts:
+        yield text
+        return
+    seen: set[str] = set()
+    for found, following in zip(starts, [*starts[1:], None], strict=True):
+        if found["place"] not in seen:
+            seen.add(found["place"])
+            yield text[found.start() : following.start() if following else len(text)]
+
+
+def _without_names(text: str) -> str:
+    return re.sub(r'"[^"]*"', '""', text)
+
+
 def _match(text: str, table: tuple[tuple[str, Cause], ...]) -> Cause:
-    text = re.sub(r'"[^"\n]*"', '""', text)
+    text = _without_names(text)
     return next((cause for pattern, cause in table if re.search(pattern, text)), UNKNOWN)
 
 
 def _say(error: BaseException, url: URL | None) -> str:
     """Give the server's own words, without the passwords of the URL."""
     number = _number(error)
-    text = str(error.args[1] if number is not None else error)
+    text = str(error.args[1]) if number is not None else _match_attempts(str(error))[1]
+    # A line break in a name, which is what is wrong with it.
+    text = re.sub(r"""(?<=["'])[^"'\n]*\n(?=["'])""", lambda name: repr(name[0])[1:-1], text)
     # libpq puts where and how it tried before what the server said; the server's words suffice.
     said = re.findall(r"(?:FATAL|ERROR|PANIC): +(.*)", text) or [
         re.sub(r"^(connection (failed|is bad|to server .*? failed): )+", "", line)

@@ -106,15 +106,17 @@ class Visit:
             return None
         except ConfigurationError:
             raise  # of our own making: a driver's error is none of ours
-        except Exception as error:  # noqa: BLE001 - what no table knows is waited for
+        except Exception as error:
             self._note(diagnose(error, self.database.url), clock)
+            if self.found is not None and self.found.verdict is Verdict.MISFIT:
+                raise self.error(clock) from error
             return None
         elapsed = clock.elapsed
         name = self.database.name
         logger.info("database.ready", database=name, elapsed=elapsed, server_version=version)
         return version
 
-    def error(self, clock: Clock) -> UnavailableError | RefusedError:
+    def error(self, clock: Clock) -> UnavailableError | RefusedError | ConfigurationError:
         """Make the error that ends the wait on account of this database."""
         if self.found is None:
             reason = "there was no time to try"

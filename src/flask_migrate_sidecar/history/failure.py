@@ -50,6 +50,7 @@ from .revision_files import (
 _VERDICTS: Final = {
     Verdict.NOT_READY: (UnavailableError, "the database is not available: "),
     Verdict.TRANSIENT: (UnavailableError, "the connection to the database was lost: "),
+    Verdict.MISFIT: (ConfigurationError, "the database cannot be asked: "),
     Verdict.REFUSED: (RefusedError, "the database refused: "),
     Verdict.LOCKED: (LockedError, "a lock in the database was not to be had in time: "),
 }

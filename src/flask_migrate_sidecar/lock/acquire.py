@@ -12,7 +12,7 @@ from uuid import uuid4
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from flask_migrate_sidecar.database.backoff import next_pause
-from flask_migrate_sidecar.errors import RefusedError
+from flask_migrate_sidecar.errors import UnavailableError
 from flask_migrate_sidecar.log.logger import get_logger
 
 from .base import Holder, Lock, LockTarget
@@ -131,7 +131,7 @@ def _identify(lock: Lock, deadline: float) -> tuple[str, ...]:
             return lock.identity()
         except DBAPIError as error:
             problem = explain_lock_error(error, lock)
-            if isinstance(problem, RefusedError) or time.monotonic() >= deadline:
+            if not isinstance(problem, UnavailableError) or time.monotonic() >= deadline:
                 raise problem from error
         finally:
             lock.release()

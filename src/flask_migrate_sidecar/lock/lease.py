@@ -175,8 +175,11 @@ class LeaseLock(ConnectedLock):
             return None
         with connection.begin():
             row = connection.execute(select(_LEASES).where(_LEASES.c.name == self._name)).first()
-            expired = row is None or row.token is None or row.expires_ms <= _read_clock(connection)
-        return None if row is None or expired else _describe(row)
+            clock = _read_clock(connection)
+        # One without a time was written by nobody of us, and ends at no time.
+        if row is None or row.token is None or (row.expires_ms or clock + 1) <= clock:
+            return None
+        return _describe(row)
 
     def _make_table(self, connection: Connection) -> None:
         """Create the table unless it is there, which it is too if another one was faster."""
@@ -216,5 +219,9 @@ def _has_table(connection: Connection) -> bool:
 
 
 def _describe(row: Row[Any]) -> Holder:
-    since = datetime.fromtimestamp(row.acquired_ms / 1000, UTC).isoformat()
+    since: str | None
+    try:
+        since = datetime.fromtimestamp(row.acquired_ms / 1000, UTC).isoformat()
+    except (TypeError, ValueError, OverflowError, OSError):
+        since = None if row.acquired_ms is None else f"{row.acquired_ms} ms"
     return Holder(row.pid, row.application, row.client, since)

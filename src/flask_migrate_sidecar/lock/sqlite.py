@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
+import stat
 import struct
 import sys
 from contextlib import suppress
@@ -66,7 +68,7 @@ class FileLock(Lock):
     def holder(self) -> Holder | None:
         """Read who wrote into the file, if the lock that goes with it is held."""
         try:
-            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = _open_file(self._path, os.O_RDONLY)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -108,7 +110,8 @@ class FileLock(Lock):
         name = self.target.database.name
         return RefusedError(
             f"the lock file {self._path} of database {name} cannot be used: {error.strerror}",
-            hint="the folder of a SQLite database must exist and be writable",
+            hint="the folder of a SQLite database must exist and be writable, and the lock file be "
+            "a file of its own: no link, no pipe",
             database=name,
             kind=self.kind,
         )
@@ -117,11 +120,25 @@ class FileLock(Lock):
 def _open(path: Path) -> int:
     """Open or create the file; one of another user's may be readable only, which will do."""
     try:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        return _open_file(path, os.O_RDWR | os.O_CREAT)
     except PermissionError:
         if not path.exists():
             raise
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return _open_file(path, os.O_RDONLY)
+
+
+def _open_file(path: Path, flags: int) -> int:
+    """Open a file and nothing else: a link's target would be emptied, a pipe waited for.
+
+    Raises:
+        OSError: something else is there.
+    """
+    flags |= os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    descriptor = os.open(path, flags, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no regular file")
+    return descriptor
 
 
 def _write(descriptor: int, content: bytes) -> None:

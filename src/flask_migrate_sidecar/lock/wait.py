@@ -8,9 +8,14 @@ from typing import Final
 from sqlalchemy.exc import DBAPIError
 
 from flask_migrate_sidecar.database.backoff import next_pause
-from flask_migrate_sidecar.database.causes import Verdict
+from flask_migrate_sidecar.database.causes import LACKING, Verdict
 from flask_migrate_sidecar.database.errors import Moment, diagnose
-from flask_migrate_sidecar.errors import LockedError, RefusedError, UnavailableError
+from flask_migrate_sidecar.errors import (
+    ConfigurationError,
+    LockedError,
+    RefusedError,
+    UnavailableError,
+)
 from flask_migrate_sidecar.log.logger import get_logger
 
 from .base import Holder, Lock
@@ -69,7 +74,7 @@ class Wait:
             return error
         except DBAPIError as error:
             problem = explain_lock_error(error, self._lock)
-            if isinstance(problem, RefusedError):
+            if not isinstance(problem, UnavailableError):
                 raise problem from error
             return problem
 
@@ -104,12 +109,20 @@ def _locked(choice: Choice, holder: Holder | None) -> LockedError:
     )
 
 
-def explain_lock_error(error: DBAPIError, lock: Lock) -> UnavailableError | RefusedError:
+def explain_lock_error(
+    error: DBAPIError, lock: Lock
+) -> UnavailableError | RefusedError | ConfigurationError:
     """Make the driver's error one of ours."""
     database = lock.target.database
     fields = {"database": database.name, "kind": lock.kind}
     message = f"the {lock.kind} lock of database {database.name} could not be taken: {error.orig}"
     found = diagnose(error, database.url, Moment.LOCK)
+    if found.cause in LACKING:
+        return ConfigurationError(
+            f"{message}: a table of that name is there and has another form",
+            hint="rename or drop the table, or choose another kind with --lock",
+            **fields,
+        )
     if found.verdict is not Verdict.REFUSED:
         return UnavailableError(message, **fields)
     hint = "grant the missing right, or choose another kind with --lock"
