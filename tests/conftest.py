@@ -76,13 +76,13 @@ class RunCommand(Protocol):
 @pytest.fixture(scope="session")
 def postgres15() -> Iterator[Postgres]:
     """Run the distribution's PostgreSQL."""
-    yield from _serve(lambda: Postgres(postgres15_programs()))
+    yield from serve(lambda: Postgres(postgres15_programs()))
 
 
 @pytest.fixture(scope="session")
 def postgres18() -> Iterator[Postgres]:
     """Run PostgreSQL 18."""
-    yield from _serve(lambda: Postgres(postgres18_programs()))
+    yield from serve(lambda: Postgres(postgres18_programs()))
 
 
 @pytest.fixture(scope="session")
@@ -98,13 +98,13 @@ def postgres(request: pytest.FixtureRequest) -> Postgres:
 @pytest.fixture(scope="session")
 def mariadb() -> Iterator[MariaDB]:
     """Run MariaDB."""
-    yield from _serve(MariaDB)
+    yield from serve(MariaDB)
 
 
 @pytest.fixture(scope="session")
 def pgbouncer(postgres: Postgres) -> Iterator[PgBouncer]:
     """Run PgBouncer in transaction pooling before the `postgres` server."""
-    yield from _serve(lambda: PgBouncer(postgres))
+    yield from serve(lambda: PgBouncer(postgres))
 
 
 @pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
@@ -274,7 +274,8 @@ def database(server: Server) -> Iterator[Database]:
     server.drop_database(made.name)
 
 
-def _serve(make: Callable[[], T]) -> Iterator[T]:
+def serve(make: Callable[[], T]) -> Iterator[T]:
+    """Run a server that a function makes; where the machine lacks it, skip or fail."""
     try:
         server = make()
     except MissingServerError as error:

@@ -274,6 +274,11 @@ class Process:
             hint += "the server still runs the statement before you run again"
         elif isinstance(error, Interrupted):
             hint = "what was not committed is rolled back, and the lock is given back: run again"
+            if "kept" in fields and fields["kept"] is None:
+                hint = (
+                    "the server did not answer any more: it keeps the lock and what it was asked "
+                )
+                hint += "until it notices that this process is gone; 'status' shows when"
             if fields.get("unfinished"):
                 hint = "the first statements of the unfinished revision may stay: see to them first"
         if not known or getattr(error, "shows_traceback", False):

@@ -3,17 +3,26 @@
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from sqlalchemy import NullPool, create_engine, inspect, make_url
+from sqlalchemy import NullPool, create_engine, inspect, make_url, text
 
-from conftest import RunCommand
+from conftest import RunCommand, serve
 from following import FollowedRun
 from racing import write_app
-from servers import DRIVERS, USER, Database, PgBouncer, Server, render_url
+from servers import (
+    DRIVERS,
+    USER,
+    Database,
+    MariaDB,
+    PgBouncer,
+    Server,
+    render_url,
+)
 from sidecar_runs import Result
 
 POSTGRESQL = ("psycopg", "psycopg2")
@@ -403,3 +412,60 @@ def test_certificate_that_is_missing(mariadb: Server, tmp_path: Path, launch: Ru
     assert result.returncode == 3, result.last
     assert result.last["attempts"] == 1
     assert "what is mounted" in result.last["hint"]
+
+
+def test_signal_while_an_index_is_built(postgres: Server, tmp_path: Path) -> None:
+    """An index whose build a signal cut short is named, and the hint does not say "run again"."""
+    body = """\
+    with op.get_context().autocommit_block():
+        print("building")
+        op.execute("CREATE INDEX CONCURRENTLY one ON ran (direction)")
+"""
+    app = write_app(tmp_path / "app", [body])
+    url = postgres.create_database().url()
+    engine = create_engine(url, poolclass=NullPool)
+    with FollowedRun(app, "db", "upgrade", "r1", env={"DATABASE_URL": url}) as first:
+        assert first.finish() == 0, first.last
+    env = {"DATABASE_URL": url, "MIGRATE_HEARTBEAT": "0.2s"}
+    with engine.connect() as other, FollowedRun(app, "db", "upgrade", env=env) as run:
+        other.execute(text("INSERT INTO ran VALUES ('x', 'x')"))
+        run.await_event("migration.running", revision="r2")
+        run.process.send_signal(signal.SIGTERM)
+        assert run.finish() == 143, run.last
+    assert run.last["unfinished"] == ["r2"]
+    assert run.last["rolled_back"] == []
+    assert run.last["invalid_indexes"] == ["one"]
+    assert "see to them first" in run.last["hint"]
+
+
+@pytest.mark.parametrize("driver", MYSQL)
+def test_server_that_is_gone_in_a_revision(driver: str, tmp_path: Path) -> None:
+    """Where nothing can be read any more, what may be half done is said all the same."""
+    if driver == "mysqldb":
+        pytest.importorskip("MySQLdb")
+    app = write_app(tmp_path / "app", ['    print("at it")\n    op.execute("SELECT SLEEP(60)")'])
+    with contextmanager(serve)(MariaDB) as server:
+        env = {"DATABASE_URL": server.create_database().url(driver)}
+        with FollowedRun(app, "db", "upgrade", env=env) as run:
+            run.await_event("output", text="at it")
+            server.kill()
+            assert run.finish() == 5, run.last
+    assert (run.last["kept"], run.last["unfinished"]) == (None, ["r2"])
+    assert "see what is there" in run.last["hint"]
+
+
+def test_several_databases_on_mariadb(
+    mariadb: Server, copy_app: Callable[[str], Path], launch: RunCommand
+) -> None:
+    """What stays of a run over several databases is told by database, and rolled back is gone."""
+    names = ("DATABASE_URL", "USERS_DATABASE_URL", "AUDIT_DATABASE_URL")
+    env = {name: mariadb.create_database().url() for name in names}
+    with create_engine(env["AUDIT_DATABASE_URL"], poolclass=NullPool).begin() as connection:
+        connection.execute(text("CREATE TABLE event (in_the_way integer)"))
+    result = launch(copy_app("multidb"), "db", "upgrade", env=env)
+    assert isinstance(result, Result)
+    assert result.returncode == 8, result.last
+    with create_engine(env["DATABASE_URL"], poolclass=NullPool).connect() as connection:
+        assert inspect(connection).has_table("note")
+    assert result.last["rolled_back"] == []
+    assert {"default", "audit"} <= {name.split(":")[0] for name in result.last["unfinished"]}

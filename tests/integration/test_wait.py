@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pymysql
 import pytest
@@ -20,6 +20,7 @@ from sqlalchemy import URL, NullPool, create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError
 from structlog.testing import capture_logs
 
+from conftest import serve
 from flask_migrate_sidecar.database.causes import Verdict
 from flask_migrate_sidecar.database.connect import Database
 from flask_migrate_sidecar.database.errors import Moment, diagnose
@@ -31,7 +32,6 @@ from servers import (
     PASSWORD,
     USER,
     MariaDB,
-    MissingServerError,
     PgBouncer,
     PortReservation,
     Postgres,
@@ -51,8 +51,6 @@ def is_lost(error: BaseException) -> bool:
     """Tell whether a revision failed because its connection was lost."""
     return diagnose(error, moment=Moment.REVISION).verdict is Verdict.TRANSIENT
 
-
-S = TypeVar("S", Postgres, MariaDB, PgBouncer)
 
 # How late what is due may come on a busy machine; what waits for anything else takes LONG.
 SLACK = 40.0
@@ -74,7 +72,9 @@ host all,replication {ADMIN},{USER},sleeper,limited all scram-sha-256
 @pytest.fixture(scope="module", params=[postgres15_programs, postgres18_programs])
 def server(request: pytest.FixtureRequest) -> Iterator[Postgres]:
     """Run a PostgreSQL with few slots and with access rules of its own."""
-    with _started(lambda: Postgres(request.param(), {"max_connections": str(SLOTS)})) as server:
+    with contextmanager(serve)(
+        lambda: Postgres(request.param(), {"max_connections": str(SLOTS)})
+    ) as server:
         (server.data / "pg_hba.conf").write_text(ACCESS)
         server.execute(
             "SELECT pg_reload_conf()",
@@ -104,7 +104,7 @@ def url(server: Postgres, driver: str) -> URL:
 def maria() -> Iterator[MariaDB]:
     """Run a MariaDB with few slots."""
     settings = {"max-connections": "10", "max-user-connections": "6"}
-    with _started(lambda: MariaDB(settings)) as server:
+    with contextmanager(serve)(lambda: MariaDB(settings)) as server:
         yield server
 
 
@@ -436,8 +436,8 @@ def test_refusal_through_a_pooler_ends_after_the_grace(
 def test_pooler_without_its_server_is_waited_for(driver: str) -> None:
     """A pooler that lets us in is not ready while its server is down: a query must answer."""
     with (
-        _started(lambda: Postgres(postgres15_programs())) as behind,
-        _started(lambda: PgBouncer(behind, {"server_login_retry": "1"})) as pooler,
+        contextmanager(serve)(lambda: Postgres(postgres15_programs())) as behind,
+        contextmanager(serve)(lambda: PgBouncer(behind, {"server_login_retry": "1"})) as pooler,
     ):
         url = pooler.create_database().url(driver)
         behind.stop()
@@ -851,17 +851,6 @@ def _filled(url: URL) -> Iterator[DBAPIError]:
             except DBAPIError as error:
                 yield error
                 return
-
-
-@contextmanager
-def _started(make: Callable[[], S]) -> Iterator[S]:
-    try:
-        server = make()
-    except MissingServerError as error:
-        outcome = pytest.fail if os.environ.get("CI") else pytest.skip
-        outcome(str(error))
-    with server:
-        yield server
 
 
 @contextmanager

@@ -241,4 +241,6 @@ def _tell_what_stayed(
         return {**place, **find_outcome(progress, script, after), **broken}
     except Exception as reason:  # noqa: BLE001 - the first error is the one to report
         said = str(reason).splitlines()[:1]
-        return {**place, "kept": None, "kept_error": said[0] if said else ""}
+        left = [running.revision] if running is not None and progress.leaves_a_part else []
+        unfinished = {"unfinished": left} if left else {}
+        return {**place, "kept": None, "kept_error": said[0] if said else "", **unfinished}

@@ -19,8 +19,8 @@ def find_outcome(
 
     With several databases or tenants each is named with its own.
 
-    Where DDL is not transactional (MariaDB, SQLite), or where it committed midway, the one that
-    failed may have left its first statements behind: it is neither, but `unfinished`.
+    Where DDL is not transactional (MariaDB, SQLite), or where it committed midway, one that is not
+    in the version table may have left statements behind: it is neither, but `unfinished`.
     """
     found: dict[str, list[str | None]] = {"kept": [], "rolled_back": []}
     running = [progress.running] if progress.running is not None else []
@@ -29,9 +29,9 @@ def find_outcome(
     for step in steps:
         there = step.revision in find_ancestors(script, after.get(step.place, ()))
         stayed = not there if step.direction == "downgrade" else there
-        gone = "rolled_back"
-        if step is progress.running and progress.leaves_a_part:
-            gone = "unfinished"
+        is_running = step is progress.running
+        stays = progress.leaves_a_part if is_running else step in progress.partly_kept
+        gone = "unfinished" if stays else "rolled_back"
         # Of several version tables, each revision says which.
         where = f"{label_place(step.place, {*places, *after})}: " if len(places) > 1 else ""
         told = f"{where}{step.revision}" if where else step.revision

@@ -60,6 +60,8 @@ class Progress:
     is_transactional: bool = True
     # Whether what runs has committed something already.
     has_committed: bool = False
+    # Revisions of which a part stays, whether or not the version table says that they ran.
+    partly_kept: list[Step] = field(default_factory=list)
     # Revisions whose transaction was open when they were told as applied.
     open_steps: list[Step] = field(default_factory=list)
 
@@ -107,6 +109,7 @@ class Progress:
             self.has_committed = False
             self.is_transactional = bool(context.impl.transactional_ddl)
             yield raw
+            self.partly_kept += [step] if self.leaves_a_part else []
             self.running = None
             self.applied.append(step)
             connection = context.connection
