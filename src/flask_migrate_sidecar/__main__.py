@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from .application.broken_packages import broken_packages_explained, require_extra
 from .application.dotenv import load_dotenv
 from .application.site_packages import Packages, add_site_packages
-from .errors import ConfigurationError, Interrupted, SidecarError, describe
+from .errors import ConfigurationError, Interrupted, KilledError, SidecarError, describe
 from .log.last_resort import end, explain, require_outputs, write_last_line
 from .process.early_signals import SIGNALS, heard
 from .process.os_exit import EXIT, forked_children_ended, guard_exit, run_atexit
@@ -45,7 +45,7 @@ def main() -> NoReturn:
     """Run `flask-migrate` and end the process with its exit code."""
     try:
         require_outputs()
-        leave_process_one()
+        leave_process_one(say_killed)
         end_at_signals()
         guard_exit(say_early_exit)
         os.environ[RUNNING] = "1"
@@ -68,6 +68,11 @@ def end_at_signals() -> None:
         signal.signal(number, leave)
     for number in heard:
         leave(number, None)
+
+
+def say_killed(number: signal.Signals) -> int:
+    """Write the last line for a run that could not: the kernel, or a crash, ended it."""
+    return write_last_line(KilledError(number))
 
 
 def say_early_exit(code: int) -> int:
@@ -241,6 +246,7 @@ class Process:
 
         with self._lock:
             with suppress(Exception):
+                self.interruption.end_descendants()
                 self.streams.finish()
             try:
                 code = self._log_last_line(error, summary or {})

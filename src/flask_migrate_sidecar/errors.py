@@ -11,6 +11,7 @@
     ├── HistoryError                9  the revisions do not fit together
     └── PendingError               10  not at head, or models and database differ
     Interrupted        129/130/131/143 SIGHUP, SIGINT, SIGQUIT, SIGTERM (no SidecarError: see there)
+    └── KilledError            128 + n  any other signal, told by process 1
 
 Nothing else in the code base writes an exit code as a number.
 """
@@ -142,6 +143,23 @@ class Interrupted(KeyboardInterrupt):
     def exit_code(self) -> int:
         """128 plus the signal's number, as shells and container runtimes report it."""
         return 128 + self.signal
+
+
+class KilledError(Interrupted):
+    """A signal ended the run before it could say a word."""
+
+    name = "killed"
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__(number)
+        self.args = (f"the run was killed by {number.name}",)
+        self.hint = (
+            "the kernel sends SIGKILL at the limit of memory ('kubectl describe pod' says OOMKilled); "
+            "what was not committed is rolled back by the server"
+            if number is signal.SIGKILL
+            else "native code of a driver or of the application's crashed, or somebody sent the "
+            "signal; what was not committed is rolled back by the server"
+        )
 
 
 def describe(value: object) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import traceback
@@ -22,6 +21,7 @@ from flask_migrate_sidecar.process.writing import write_all
 from flask_migrate_sidecar.settings.command_line import parse_command_line
 from flask_migrate_sidecar.settings.sources import read_settings
 
+from .lines import LIMIT, encode, shorten
 from .termination_message import find_path, write_message
 
 _OUTPUTS: Final = {1: "standard output", 2: "standard error"}
@@ -72,7 +72,7 @@ def write_last_line(error: BaseException) -> int:
         event["exception"] = traceback.format_exception(error)
     with suppress(Exception):
         write_message(find_path(_find_termination_log()), event)
-    line = json.dumps(event).encode() + b"\n"
+    line = encode(shorten(event, LIMIT - 1, lambda value: len(encode(value)))).encode() + b"\n"
     with suppress(OSError):
         write_all(2 if _is_open(2) else 1, line)
     return known.exit_code

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 
 from flask_migrate_sidecar.errors import Interrupted
 
@@ -20,21 +21,30 @@ _FORWARDED = frozenset(
 )
 
 
-def leave_process_one() -> None:
-    """Return in a child process if this is process 1, which stays behind to look after it."""
+def _give_code(number: signal.Signals) -> int:
+    return Interrupted(number).exit_code
+
+
+def leave_process_one(say_killed: Callable[[signal.Signals], int] = _give_code) -> None:
+    """Return in a child process if this is process 1, which stays behind to look after it.
+
+    Args:
+        say_killed: writes the last line where a signal kept the child from it, and gives the
+            exit code.
+    """
     if os.getpid() != 1:
         return
     # Blocked, none is lost between the fork and the first wait.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _FORWARDED | {signal.SIGCHLD})
     child = os.fork()
     if child:
-        os._exit(_look_after(child))
+        os._exit(_look_after(child, say_killed))
     # Python's own handler would print a traceback in the midst of an import.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _look_after(child: int) -> int:
+def _look_after(child: int, say_killed: Callable[[signal.Signals], int]) -> int:
     """Pass signals on and reap whatever ends, until the child has; give its exit code."""
     while True:
         number = signal.sigwait(_FORWARDED | {signal.SIGCHLD})
@@ -44,7 +54,7 @@ def _look_after(child: int) -> int:
         status = _reap(child)
         if status is not None:
             code = os.waitstatus_to_exitcode(status)
-            return code if code >= 0 else Interrupted(signal.Signals(-code)).exit_code
+            return code if code >= 0 else say_killed(signal.Signals(-code))
 
 
 def _reap(child: int) -> int | None:

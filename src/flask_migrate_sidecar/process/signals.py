@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from flask_migrate_sidecar.errors import ConfigurationError, Interrupted
 
+from .descendants import Descendant, end_processes, list_descendants
 from .early_signals import SIGNALS
 from .os_exit import EXIT
 from .threads import Event, start_thread
@@ -36,6 +37,8 @@ class Interruption:
         self.cancel: Callable[[], None] = lambda: None
         self.force = force
         self._wakeup: socket.socket | None = None
+        # What ran when the signal came: the run's own end leaves orphans, which are found no more.
+        self._descendants: set[Descendant] = set()
         self._cancelled = Event()
 
     def handle(self, number: int, _frame: FrameType | None) -> None:
@@ -53,6 +56,11 @@ class Interruption:
         self.received.fields = {**getattr(error, "fields", {}), **self.received.fields}
         return self.received
 
+    def end_descendants(self) -> None:
+        """End what the run has started, where a signal ends the run itself."""
+        if self.received is not None:
+            end_processes(self._descendants | list_descendants(os.getpid()))
+
     def watch(self, wakeup: socket.socket) -> None:
         """Cancel the running statement, and end the process if even that does not help.
 
@@ -67,6 +75,7 @@ class Interruption:
     def _end(self, number: signal.Signals) -> NoReturn:
         """End the process, in time whatever hangs: a dead link, or a log that nobody reads."""
         came = monotonic()
+        self._descendants = list_descendants(os.getpid())
         _beside(self.cancel, "flask-migrate-cancel").wait(_CANCEL_SECONDS)
         self._cancelled.set()
         sleep(max(0, came + _LAST_RESORT_SECONDS - monotonic()))
