@@ -154,8 +154,8 @@ class KilledError(Interrupted):
         super().__init__(number)
         self.args = (f"the run was killed by {number.name}",)
         self.hint = (
-            "the kernel sends SIGKILL at the limit of memory ('kubectl describe pod' says OOMKilled); "
-            "what was not committed is rolled back by the server"
+            "the kernel sends SIGKILL at the limit of memory: then 'kubectl describe pod' says "
+            "OOMKilled; what was not committed is rolled back by the server"
             if number is signal.SIGKILL
             else "native code of a driver or of the application's crashed, or somebody sent the "
             "signal; what was not committed is rolled back by the server"

@@ -16,26 +16,34 @@ from following import FollowedRun
 from racing import write_app as write_revisions
 
 STARTS = {
-    "shell": 'subprocess.run("echo begun $$; sleep 600; true", shell=True)',
-    "session": "subprocess.Popen(SCRIPT, start_new_session=True); time.sleep(600)",
-    "stubborn": "subprocess.run([*SCRIPT[:2], 'trap : INT TERM; ' + SCRIPT[2]])",
+    "shell": 'subprocess.run("sleep 600 & echo begun $!; wait", shell=True)',
+    "session": 'begin("sleep 600 & echo begun $!; wait", start_new_session=True)',
+    "stubborn": """begin("trap '' INT TERM; echo begun $$; while :; do sleep 1; done")""",
 }
+BODY = """\
+    import subprocess
+
+    def begin(script, **options):
+        subprocess.Popen(["sh", "-c", script], **options)
+        time.sleep(600)
+
+    {}
+"""
 
 
 @pytest.mark.parametrize("name", STARTS)
 def test_programs_of_a_revision_end_with_it(name: str, tmp_path: Path) -> None:
     """A signal ends what the revision has started too, with all that this has started."""
-    script = 'SCRIPT = ["sh", "-c", "(sleep 600 & echo begun $!; wait; sleep 600)"]'
-    body = f"    import subprocess\n    {script}\n    {STARTS[name]}"
-    app = write_revisions(tmp_path / "app", [body])
+    app = write_revisions(tmp_path / "app", [BODY.format(STARTS[name])])
     env = {"DATABASE_URL": f"sqlite:///{tmp_path}/x.db"}
     with FollowedRun(app, "db", "upgrade", env=env) as run:
         while not (said := run.await_event("output")["text"]).startswith("begun"):
             pass
         pid = int(said.split()[1])
         run.process.send_signal(signal.SIGTERM)
-        assert run.finish() == 143, run.last
-    assert not is_running(pid)
+        assert run.process.wait() == 143
+        # Before the test itself ends all that is left.
+        assert not is_running(pid)
 
 
 def is_running(pid: int) -> bool:
