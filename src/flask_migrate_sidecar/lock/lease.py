@@ -177,9 +177,8 @@ class LeaseLock(ConnectedLock):
             row = connection.execute(select(_LEASES).where(_LEASES.c.name == self._name)).first()
             clock = _read_clock(connection)
         # One without a time was written by nobody of us, and ends at no time.
-        if row is None or row.token is None or (row.expires_ms or clock + 1) <= clock:
-            return None
-        return _describe(row)
+        has_ended = row is not None and row.expires_ms is not None and row.expires_ms <= clock
+        return None if row is None or row.token is None or has_ended else _describe(row)
 
     def _make_table(self, connection: Connection) -> None:
         """Create the table unless it is there, which it is too if another one was faster."""
