@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 from sqlalchemy import NullPool, create_engine, make_url, text
 
+from app_code import write_app
 from conftest import APPS, clean_environment
 from schema import describe_schema
 from servers import render_url
@@ -454,3 +455,24 @@ def test_last_line_is_never_too_much(level: str, tmp_path: Path, launch: Launche
     bad = launch(app, "--log-level", level, "db", "upgrade", "nowhere")
     assert [line["event"] for line in bad.log] == ["command.failed"]
     assert bad.last["exit_code"] == bad.returncode == 9
+
+
+def test_output_takes_no_memory(tmp_path: Path) -> None:
+    """However much a program prints, it is read in parts, and not held as a whole."""
+    command = "head -c 50000000 /dev/zero | tr '\\\\0' x"
+    app = write_app(tmp_path / "app", f"import os; os.system({command!r})")
+    log = tmp_path / "log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flask_migrate_sidecar", "db", "heads"],
+            cwd=app,
+            env=clean_environment(),
+            stderr=file,
+            stdout=subprocess.DEVNULL,
+        )
+        _pid, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    printed = [line for line in read_log(log.read_text()) if line["event"] == "output"]
+    assert sum(len(line["text"]) for line in printed) == 50_000_000
+    assert used.ru_maxrss * 1024 < 130_000_000

@@ -92,9 +92,7 @@ class Secrets:
         """Give the value with every secret in it masked."""
         if isinstance(value, str):
             value = self._pattern.sub(MASK, value) if self._pattern else value
-            value = _URL_PASSWORD.sub(rf"\1:{MASK}@", value)
-            value = _QUOTED_PASSWORD.sub(rf"\1\2{MASK}", value)
-            return _QUERY_PASSWORD.sub(rf"\1\2{MASK}", value)
+            return _hide_forms(value)
         if isinstance(value, dict):
             return {self.hide(key): self.hide_field(key, item) for key, item in value.items()}
         if isinstance(value, (list, tuple, set, frozenset)):
@@ -218,6 +216,17 @@ def _spell(secret: str) -> set[str]:
     shown = {repr(secret), ascii(secret), json.dumps(secret)}
     shown.add(repr(secret.encode("utf-8", "surrogateescape"))[1:])
     return {secret, *encoded, *doubled, escaped, *(text[1:-1] for text in shown)}
+
+
+def _hide_forms(text: str) -> str:
+    """Hide what stands where a password does; looking for a word first is cheaper."""
+    if "://" in text:
+        text = _URL_PASSWORD.sub(rf"\1:{MASK}@", text)
+    small = text.lower()
+    if any(word in small for word in ("passw", "pwd", "identified")):
+        text = _QUOTED_PASSWORD.sub(rf"\1\2{MASK}", text)
+        text = _QUERY_PASSWORD.sub(rf"\1\2{MASK}", text)
+    return text
 
 
 def _match(spelling: str) -> str:

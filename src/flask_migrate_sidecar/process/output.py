@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 OnLine = Callable[[str, str], None]
 _NAMES = {1: "stdout", 2: "stderr"}
 _POLL_SECONDS = 0.2
+# Bytes that are read of a file at a time.
+_PART = 1 << 20
 _LIMIT, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
 # A captured file begins behind a hole of this size, which costs nothing: a file that is smaller
 # was truncated by somebody who opened /dev/stderr anew, as `echo ... > /dev/stderr` does. Half of
@@ -48,7 +50,8 @@ class _LineBuffer:
     def feed(self, data: bytes, *, last: bool = False) -> list[str]:
         """Add bytes and take the lines that are complete, or all if these are the last ones."""
         *lines, self._rest = (self._rest + data).split(b"\n")
-        if last and self._rest:
+        # What has no end is told in pieces: it would be copied for each part that comes.
+        if self._rest and (last or len(self._rest) >= _PART):
             lines, self._rest = [*lines, self._rest], b""
         return [line.decode("utf-8", "replace").rstrip("\r") for line in lines]
 
@@ -64,22 +67,24 @@ class _Spool:
         self._file = _open_unlinked()
         os.dup2(self._file, descriptor)
 
-    def take_lines(self, *, last: bool = False) -> list[str]:
-        """Give the lines that were written since the last call."""
-        data = b""
+    def take_lines(self, *, last: bool = False) -> Iterator[str]:
+        """Give the lines that were written since the last call, a part of the file at a time."""
         if os.fstat(self._file).st_size < _HOLE:
-            data = self._read_from(0)
+            yield from self._read_from(0)
             os.ftruncate(self._file, _HOLE)
             self._read = _HOLE
-        return self.lines.feed(data + self._read_from(self._read), last=last)
+        yield from self._read_from(self._read)
+        if last:
+            yield from self.lines.feed(b"", last=True)
 
-    def _read_from(self, start: int) -> bytes:
-        """Read to the end of the file."""
-        parts, self._read = [], start
-        while part := os.pread(self._file, 1 << 20, self._read):
-            parts.append(part)
+    def _read_from(self, start: int) -> Iterator[str]:
+        """Read to the end of the file, and give back the memory of what was read."""
+        self._read = start
+        while part := os.pread(self._file, _PART, self._read):
+            if len(part) == _PART:
+                _punch_hole(self._file, self._read, _PART)
             self._read += len(part)
-        return b"".join(parts)
+            yield from self.lines.feed(part)
 
     @contextmanager
     def released(self) -> Iterator[None]:
@@ -89,6 +94,16 @@ class _Spool:
             yield
         finally:
             os.dup2(self._file, self.descriptor)
+
+
+def _punch_hole(file: int, start: int, length: int) -> None:
+    """Free a part of a file, whose size stays (fallocate(2)); without that it stays in memory."""
+    keep_size_and_punch = 1 | 2
+    with suppress(ImportError, OSError, AttributeError):
+        import ctypes
+
+        numbers = map(ctypes.c_longlong, (start, length))
+        ctypes.CDLL(None).fallocate(file, keep_size_and_punch, *numbers)
 
 
 def _open_unlinked() -> int:
