@@ -229,6 +229,35 @@ def test_no_revision_runs_without_the_lock(tmp_path: Path, dialect: str, databas
     assert run.last["kept"] == ([] if dialect == "postgresql" else ["r1", "r2"])
 
 
+FOREVER = """\
+    for number in range(2_000):
+        op.execute(f"UPDATE ran SET direction = 'at {number}' WHERE revision = 'r1'")
+        time.sleep(0.05)
+"""
+
+
+def test_no_statement_runs_without_the_lock(
+    tmp_path: Path, dialect: str, database_url: str
+) -> None:
+    """A revision that lost its lock ends at its next statement, and not at its own end."""
+    app = write_app(tmp_path / "app", [LOSING[dialect] + FOREVER])
+    with FollowedRun(app, "db", "upgrade", env={"DATABASE_URL": database_url}) as run:
+        assert run.finish() == 5, run.last
+    assert run.last["error"]["type"] == "LockLostError", run.last
+    assert run.last["revision"] == "r2"
+
+
+def test_failure_behind_a_lost_lock_is_its_loss(
+    tmp_path: Path, dialect: str, database_url: str
+) -> None:
+    """What a rival did to the version table is no fault of the history: 5, and run again."""
+    rival = '    op.execute("DELETE FROM alembic_version")\n'
+    app = write_app(tmp_path / "app", [LOSING[dialect] + rival])
+    with FollowedRun(app, "db", "upgrade", env={"DATABASE_URL": database_url}) as run:
+        assert run.finish() == 5, run.last
+    assert run.last["error"]["type"] == "LockLostError", run.last
+
+
 # Lock files
 
 

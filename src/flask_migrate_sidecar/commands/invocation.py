@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, Final
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from flask_migrate_sidecar.application.subcommand import Subcommand
@@ -15,9 +16,9 @@ from flask_migrate_sidecar.errors import (
     Interrupted,
     LockedError,
     MigrationError,
+    SidecarError,
     UnavailableError,
 )
-from flask_migrate_sidecar.history.commits import commits_noted
 from flask_migrate_sidecar.history.environment import Readings, label_place
 from flask_migrate_sidecar.history.failure import explain, explained
 from flask_migrate_sidecar.history.heartbeat import beating
@@ -26,6 +27,7 @@ from flask_migrate_sidecar.history.progress import Progress, Step
 from flask_migrate_sidecar.history.reading import Patience, read_databases
 from flask_migrate_sidecar.history.repository import Repository, open_repository
 from flask_migrate_sidecar.history.revisions import open_history, strict_history
+from flask_migrate_sidecar.history.statements import commits_noted, statements_checked
 from flask_migrate_sidecar.lock.acquire import hold_locks
 from flask_migrate_sidecar.lock.base import LockTarget
 from flask_migrate_sidecar.lock.watch import Guard
@@ -42,7 +44,7 @@ def invoke(
     session: Session,
     subcommand: Subcommand,
     repository: Repository | None = None,
-    verify: Callable[[], None] = lambda: None,
+    guard: Guard | None = None,
 ) -> Result:
     """Run the subcommand itself.
 
@@ -50,15 +52,16 @@ def invoke(
         session: what the commands share.
         subcommand: what to run.
         repository: where it has one; then a failure says what stayed.
-        verify: called between revisions; raises to stop the run.
+        guard: the locks; without one that holds, no revision and no statement of it is begun.
 
     Raises:
         SidecarError: it failed.
     """
-    progress = Progress(verify, session.environments.find_tenant)
+    guard = guard or Guard()
+    progress = Progress(guard.verify, session.environments.find_tenant)
     folder = repository.folder if repository is not None else None
     try:
-        with _observed(session, subcommand, progress):
+        with _observed(session, subcommand, progress), _locks_required(session, guard):
             subcommand.run()
     except Interrupted as interruption:
         kept = _tell_what_stayed(session, subcommand, progress)
@@ -66,7 +69,7 @@ def invoke(
         interruption.fields = {**where, **kept, **interruption.fields}
         raise
     except BaseException as error:
-        explained = explain(error, repository=folder)
+        explained = _find_lost_lock(guard, explain(error, repository=folder))
         explained.fields = {**_tell_what_stayed(session, subcommand, progress), **explained.fields}
         unfinished = explained.fields.get("unfinished")
         if unfinished and isinstance(explained, (UnavailableError, LockedError)):
@@ -81,6 +84,30 @@ def invoke(
         _tell_committed(progress)
         _warn_of_indexes(session, progress)
     return Result(progress.applied, progress.before, progress.after)
+
+
+@contextmanager
+def _locks_required(session: Session, guard: Guard) -> Iterator[None]:
+    """Begin no statement of a revision once a lock is known to be lost: another one may run it."""
+
+    def check(connection: Connection) -> None:
+        if connection is session.environments.connection:
+            guard.require_held()
+
+    with statements_checked(check):
+        yield
+
+
+def _find_lost_lock(guard: Guard, error: SidecarError) -> SidecarError:
+    """Give the error that counts: whatever fails where a lock was lost comes of what others do."""
+    if isinstance(error, UnavailableError):
+        return error
+    try:
+        guard.verify()
+    except UnavailableError as lost:
+        lost.fields = {**error.fields, **lost.fields}
+        return lost
+    return error
 
 
 def _find_invalid_indexes(session: Session, progress: Progress) -> list[str]:

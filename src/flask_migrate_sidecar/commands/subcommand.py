@@ -122,7 +122,7 @@ def _run_with_repository(
         return run_upgrade(session, subcommand, repository, databases)
     _learn_version_tables(session, subcommand, repository)
     with hold(session, subcommand, databases) as guard:
-        return invoke(session, subcommand, repository, guard.verify)
+        return invoke(session, subcommand, repository, guard)
 
 
 def _look(session: Session, subcommand: Subcommand, repository: Repository) -> Result:

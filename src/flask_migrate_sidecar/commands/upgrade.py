@@ -181,7 +181,7 @@ def run_upgrade(
             return _stay(after)
         if before is not None and after is not None and upgrade.was_done(before, after, pending):
             return Result(before=before, after=after)
-        return invoke(session, subcommand, repository, guard.verify)
+        return invoke(session, subcommand, repository, guard)
 
 
 def _stay(current: Readings) -> Result:

@@ -48,6 +48,14 @@ class Watch:
     def verify(self) -> None:
         """Check now, on the thread of the caller."""
         self._check()
+        self.require_held()
+
+    def require_held(self) -> None:
+        """Look at what is known, and ask nobody.
+
+        Raises:
+            LockLostError: the lock is known to be lost.
+        """
         if self._reason is not None:
             raise self._reason
 
@@ -113,3 +121,12 @@ class Guard:
         """
         for watch in self.watches:
             watch.verify()
+
+    def require_held(self) -> None:
+        """Make sure that no lock is known to be lost; that costs nothing.
+
+        Raises:
+            UnavailableError: one is.
+        """
+        for watch in self.watches:
+            watch.require_held()

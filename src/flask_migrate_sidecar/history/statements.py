@@ -1,4 +1,4 @@
-"""Notices what a revision commits before its own end: that stays, whatever becomes of the rest."""
+"""Follows the statements of a run: what they commit stays, and without the lock none is begun."""
 
 from __future__ import annotations
 
@@ -57,3 +57,17 @@ def commits_noted(note: Callable[[], None]) -> Iterator[None]:
 def _is_autocommitting(connection: Connection) -> bool:
     driver = connection.connection.dbapi_connection
     return getattr(driver, "autocommit", False) is True
+
+
+@contextmanager
+def statements_checked(check: Callable[[Connection], None]) -> Iterator[None]:
+    """Call a function before each statement, on whichever connection; it raises to prevent it."""
+
+    def begin(connection: Connection, *_: Any) -> None:
+        check(connection)
+
+    event.listen(Engine, "before_cursor_execute", begin)
+    try:
+        yield
+    finally:
+        event.remove(Engine, "before_cursor_execute", begin)
