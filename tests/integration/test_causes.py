@@ -279,6 +279,10 @@ MIDWAY = {
         op.execute("CREATE TABLE left_over (id integer)")
 """,
     "raw": '    op.execute("CREATE TABLE left_over (id integer)")\n    op.execute("COMMIT")\n',
+    "comment": """\
+    op.execute("CREATE TABLE left_over (id integer)")
+    op.execute("/* x */ COMMIT")
+""",
     "several": '    op.execute("CREATE TABLE left_over (id integer); COMMIT")\n',
     "commit()": """\
     op.execute("CREATE TABLE left_over (id integer)")
@@ -290,6 +294,15 @@ WHOLE = {
     "function": """\
     op.execute("CREATE TABLE left_over (id integer)")
     op.execute("CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql AS $$ BEGIN RETURN 1; END; $$")
+""",
+    "literal": """\
+    op.execute("CREATE TABLE left_over (id integer)")
+    op.execute("COMMENT ON TABLE left_over IS 'a; commit to it'")
+""",
+    "other": """\
+    op.execute("CREATE TABLE left_over (id integer)")
+    with op.get_bind().engine.begin() as other:
+        other.execute(sa.text("SELECT 1"))
 """,
     "savepoint": """\
     with op.get_bind().begin_nested():
@@ -469,3 +482,60 @@ def test_several_databases_on_mariadb(
         assert inspect(connection).has_table("note")
     assert result.last["rolled_back"] == []
     assert {"default", "audit"} <= {name.split(":")[0] for name in result.last["unfinished"]}
+
+
+@pytest.mark.parametrize("raised", ["UsageError", "BadParameter"])
+def test_error_of_usage_in_a_revision(raised: str, tmp_path: Path, launch: RunCommand) -> None:
+    """What a revision raises is its failure, whatever it borrows the class from."""
+    app = write_app(tmp_path / "app", [f'    import click\n    raise click.{raised}("nope")'])
+    result = launch(app, "db", "upgrade", env={"DATABASE_URL": f"sqlite:///{tmp_path}/x.db"})
+    assert isinstance(result, Result)
+    assert result.returncode == 8, result.last
+
+
+def test_secret_at_the_end_of_a_statement(tmp_path: Path, launch: RunCommand) -> None:
+    """A statement is cut when what is secret in it is hidden, and not in the midst of that."""
+    body = """\
+    op.execute("select 1 /*" + "x" * 1976 + "Zq77AbcXyzKlmnop*/ from nope")
+"""
+    app = write_app(tmp_path / "app", [body])
+    env = {"DATABASE_URL": f"sqlite:///{tmp_path}/x.db", "APP_PASSWORD": "Zq77AbcXyzKlmnop"}
+    result = launch(app, "db", "upgrade", env=env)
+    assert isinstance(result, Result)
+    assert result.returncode == 8, result.last
+    assert "x***" in result.last["statement"]
+    assert "Zq77" not in result.last["statement"]
+
+
+def test_downgrade_that_fails(tmp_path: Path, launch: RunCommand) -> None:
+    """What a downgrade undid is not called kept, and the line says where the database is."""
+    app = write_app(tmp_path / "app", ["    pass", "    pass"])
+    file = app / "migrations/versions/r2.py"
+    head, down = file.read_text().split("def downgrade():")
+    file.write_text(head + 'def downgrade():\n    raise ValueError("no")')
+    assert down
+    env = {"DATABASE_URL": f"sqlite:///{tmp_path}/x.db"}
+    assert launch(app, "db", "upgrade", env=env).returncode == 0
+    result = launch(app, "db", "downgrade", "base", env=env)
+    assert isinstance(result, Result)
+    assert result.returncode == 8, result.last
+    assert (result.last["kept"], result.last["reverted"]) == ([], ["r3"])
+    assert (result.last["from"], result.last["to"]) == ({"default": ["r3"]}, {"default": ["r2"]})
+
+
+def test_branches_that_depend_on_each_other(tmp_path: Path, launch: RunCommand) -> None:
+    """A database that holds a revision and what another line depends on is read as any other."""
+    app = write_app(tmp_path / "app", ["    pass", "    pass", "    pass"])
+    for name, down, depends in (("r3", None, "r1"), ("r4", "r3", "r2")):
+        file = app / f"migrations/versions/{name}.py"
+        lines = file.read_text().splitlines()
+        number = next(n for n, line in enumerate(lines) if line.startswith("down_revision"))
+        lines[number] = f"down_revision = {down!r}\ndepends_on = {depends!r}"
+        file.write_text("\n".join(lines))
+    env = {"DATABASE_URL": f"sqlite:///{tmp_path}/x.db"}
+    for target in ("r2", "r3"):
+        done = launch(app, "db", "upgrade", target, env=env)
+        assert done.returncode == 0, done.stderr
+    status = launch(app, "status", env=env)
+    assert isinstance(status, Result)
+    assert status.returncode == 0, status.last

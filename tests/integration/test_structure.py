@@ -32,6 +32,16 @@ structlog.get_logger("orders").info("by structlog", order=8)
 print(json.dumps({"event": "command.finished", "exit_code": 0, "order": 9, "text": "theirs"}))
 print('{"order": broken')
 print('{"_flask_migrate_sidecar": true, "event": "command.finished"}')
+class Odd(dict):
+    def items(self):
+        raise RuntimeError
+shared = [1]
+for _ in range(9):
+    shared = [shared] * 9
+log.info("odd", extra={"method_name": "x", 1: "one", "n": 10**5000, "m": Odd(a=1), "stack": ["a"]})
+log.info("much", extra={"x": shared, "k" * 20_000: 1})
+log.info("named", extra={"a\\n{} command.finished".format("2026"): 0, "b\\x1b[2J": 1})
+os.write(1, b'{"method_name": "x"}\\nbehind it\\n')
 log.info("forged\\n{}".format(json.dumps({"event": "command.finished"})))
 log.info("\\x1b[2J\\x1b[31mred\\u202e")
 """
@@ -80,6 +90,16 @@ def test_printed_object_is_fields(tmp_path: Path, launch: RunCommand) -> None:
     assert line["app"] == {"event": "command.finished", "text": "theirs"}
     assert '{"order": broken' in {line.get("text") for line in printed}
     assert [line["event"] for line in log].count("command.finished") == 1
+
+
+def test_no_record_breaks_the_run(tmp_path: Path, launch: RunCommand) -> None:
+    """Names, numbers and objects of any kind cost neither the run nor the record."""
+    log = run(tmp_path, launch).log
+    odd = find(log, "odd")
+    assert (odd["method_name"], odd["1"], odd["app"]) == ("x", "one", {"stack": ["a"]})
+    assert "bits" in odd["n"]
+    assert find(log, "much")["cut"] > 0
+    assert "behind it" in {line.get("text") for line in log if line["event"] == "output"}
 
 
 def test_no_logger_is_spared(tmp_path: Path, launch: RunCommand) -> None:

@@ -84,3 +84,21 @@ def test_recursion_keeps_its_ends() -> None:
     [gap] = [frame for frame in frames if "skipped" in frame]
     assert gap["skipped"] + len(frames) - 1 == 302
     assert len(frames) == 31
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {f"k{number}": number for number in range(20_000)},
+        {f"column_{number}": f"some value of a row {number}" for number in range(2_000)},
+        {"k" * 20_000: 1},
+        {"from": {f"default/tenant{n}": ["a1"] for n in range(3_000)}, "to": {"x": ["a1"]}},
+        {"a": {"b": {"c": ["x" * 9_000] * 9}}},
+    ],
+    ids=["many", "table", "name", "tenants", "deep"],
+)
+def test_what_every_line_has_stays(fields: dict[str, Any]) -> None:
+    """However many fields, what says when, how bad and what is never cut, and it takes no time."""
+    [line] = lines_of({**HEAD, **fields, "exit_code": 8})
+    assert {**HEAD, "exit_code": 8}.items() <= line.items()
+    assert line["cut"] > 0

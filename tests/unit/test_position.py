@@ -254,7 +254,7 @@ OUTCOMES: Mapping[str, tuple[Progress, tuple[str, ...], dict[str, list[str]]]] =
     "downgrade": (
         Progress(applied=[make_step("r3", "downgrade")], running=make_step("r2", "downgrade")),
         ("r2",),
-        {"kept": ["r3"], "rolled_back": ["r2"]},
+        {"kept": [], "reverted": ["r3"], "rolled_back": ["r2"]},
     ),
 }
 

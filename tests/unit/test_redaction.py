@@ -17,6 +17,11 @@ ORDINARY = (
     "CREATE TABLE password_reset (token VARCHAR(20), password_hash TEXT)",
     "ALTER TABLE users ADD COLUMN password VARCHAR(20) NOT NULL",
     "Running upgrade a1 -> b2, add the column 'password'",
+    "UPDATE u SET password = lower(password), x = 1",
+    "UPDATE u SET password = NULL WHERE users.password = legacy.password",
+    "login(password=None, x=1)",
+    "http://api:80/users/@me and http://h:80/path?mail=a@b.de",
+    "http://[::1]:80/@x",
 )
 
 
@@ -40,6 +45,14 @@ def test_ordinary_text_stays(text: str) -> None:
         'postgresql://u:a"Zq77Abc@host/db',
         "postgresql://u:p@ss@Zq77Abc@127.0.0.1/db",
         "host=h password='a Zq77Abc' dbname=d",
+        "CREATE ROLE x PASSWORD E'Zq77Abc'",
+        "CREATE USER x IDENTIFIED WITH mysql_native_password BY 'Zq77Abc'",
+        "MASTER_PASSWORD='Zq77Abc'",
+        "db_password=Zq77Abc",
+        "{'db_password': 'Zq77Abc'}",
+        "password => 'Zq77Abc'",
+        "password := 'Zq77Abc'",
+        r"op.execute('CREATE ROLE x PASSWORD \'Zq77Abc\'')",
         "mysql://u:Zq77Abc@h/x, mysql://u:Zq77Abc@h/y",
         '["postgresql://u:Zq77Abc@h/x","postgresql://v:Zq77Abc@h/y"]',
     ],
@@ -60,11 +73,11 @@ def test_two_urls_are_two() -> None:
 
 def test_field_is_called_like_a_secret() -> None:
     """Whatever the application keeps under such a name is not shown."""
-    event = {"user": "ann", "password": "x", "deep": [{"api_key": "y", "tokens": 5}]}
+    event = {"user": "ann", "password": "x", "deep": [{"api_key": "y", "token_count": 5}]}
     assert Secrets().hide(event) == {
         "user": "ann",
         "password": MASK,
-        "deep": [{"api_key": MASK, "tokens": 5}],
+        "deep": [{"api_key": MASK, "token_count": 5}],
     }
 
 
@@ -93,6 +106,13 @@ def test_variables_that_hold_one(name: str) -> None:
         ("DB_SECRET_FILE", "/run/secrets/db"),
         ("COMPASS", "Zq77Abc9"),
         ("USE_PASSWORD", "true"),
+        ("PARTITION_KEY", "customers"),
+        ("JWT_IDENTITY_KEY", "upgrade_step"),
+        ("CACHE_KEY", "alembic_version"),
+        ("SECRETS_BACKEND", "kubernetes"),
+        ("S3_KEY", "uploads/img"),
+        ("REQUIRE_PASSWORD", "optional"),
+        ("FOO_PWD", "/app"),
     ],
 )
 def test_variables_that_hold_none(name: str, value: str) -> None:
@@ -124,3 +144,29 @@ def test_generated_passwords() -> None:
         ):
             assert secret not in secrets.hide(text)
             assert MASK in secrets.hide(text)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("password", "DB_PASSWORD", "new_password2", "pwd", "app_pw", "secret_key", "x-api-key"),
+        *("aws_secret_access_key", "JWT_SECRET_KEY", "authorization", "signing_key", "api_token"),
+    ],
+)
+@pytest.mark.parametrize("value", ["Zq77", 12345678, ["Zq77"], {"a": "Zq77"}])
+def test_names_of_secrets(name: str, value: object) -> None:
+    """Whatever the form of what a secret's name stands for, it is not shown."""
+    assert Secrets().hide_field(name, value) == MASK
+
+
+@pytest.mark.parametrize("name", ["next_page_token", "has_password", "use_secret", "token_count"])
+def test_names_of_no_secrets(name: str) -> None:
+    """Names that only speak of one are left alone."""
+    assert Secrets().hide_field(name, "page-2") == "page-2"
+
+
+def test_lines_of_a_password() -> None:
+    """A password of several lines is printed, and hidden, line by line."""
+    found = find_named({"APP_PASSWORD": "Zq77AbcXyz\nsecond9line"})
+    secrets = Secrets(found)
+    assert secrets.hide("Zq77AbcXyz") == secrets.hide("second9line") == MASK

@@ -19,7 +19,7 @@ from flask_migrate_sidecar.errors import (
     SidecarError,
     UnavailableError,
 )
-from flask_migrate_sidecar.history.environment import Readings, label_place
+from flask_migrate_sidecar.history.environment import Readings, label, label_place
 from flask_migrate_sidecar.history.failure import explain, explained
 from flask_migrate_sidecar.history.heartbeat import beating
 from flask_migrate_sidecar.history.outcome import find_outcome
@@ -265,7 +265,8 @@ def _tell_what_stayed(
         after = read_selected(session, subcommand, repository, script, Patience())
         indexes = _find_invalid_indexes(session, progress)
         broken = {"invalid_indexes": indexes} if indexes else {}
-        return {**place, **find_outcome(progress, script, after), **broken}
+        held = {"from": label(progress.before), "to": label(after)}
+        return {**place, **held, **find_outcome(progress, script, after), **broken}
     except Exception as reason:  # noqa: BLE001 - the first error is the one to report
         said = str(reason).splitlines()[:1]
         left = [running.revision] if running is not None and progress.leaves_a_part else []

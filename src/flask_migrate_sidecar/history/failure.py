@@ -97,7 +97,7 @@ def explain(error: BaseException, *, repository: Path | None = None) -> SidecarE
 def _judge(  # noqa: C901, PLR0911, PLR0912 - a table of cases, read from top to bottom
     error: BaseException, repository: Path | None
 ) -> SidecarError:
-    if isinstance(error, click.UsageError):
+    if isinstance(error, click.UsageError) and not _is_of_migrations(error, repository):
         return UsageError(error.format_message())
     if type(error).__name__ in _PENDING and isinstance(error, CommandError):
         return PendingError(str(error).splitlines()[0], hint=_PENDING[type(error).__name__])
@@ -151,8 +151,16 @@ def _judge(  # noqa: C901, PLR0911, PLR0912 - a table of cases, read from top to
     where = locate(error, repository)
     # Alembic and SQLAlchemy say there what would mend it.
     notes = [f"raised at {where}"] if where else []
-    notes += [describe(note).strip() for note in getattr(error, "__notes__", ())]
+    added = getattr(error, "__notes__", ())
+    notes += [describe(note).strip() for note in (added if isinstance(added, list) else ())]
     return MigrationError(text, hint="; ".join(notes) or None)
+
+
+def _is_of_migrations(error: BaseException, repository: Path | None) -> bool:
+    """Tell whether a line of the repository raised the error: a command's own may raise click's."""
+    frames = list_frames(error)
+    root = repository.absolute() if repository is not None else None
+    return root is not None and bool(frames) and Path(frames[-1].filename).is_relative_to(root)
 
 
 def _is_own_error(error: BaseException, repository: Path | None) -> bool:

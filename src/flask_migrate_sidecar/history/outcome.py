@@ -17,6 +17,8 @@ def find_outcome(
 ) -> dict[str, list[str | None]]:
     """Tell the revisions that stayed (`kept`) from those that were rolled back.
 
+    Of a downgrade it is their undoing that stayed (`reverted`) or not.
+
     With several databases or tenants each is named with its own.
 
     Where DDL is not transactional (MariaDB, SQLite), or where it committed midway, one that is not
@@ -35,5 +37,6 @@ def find_outcome(
         # Of several version tables, each revision says which.
         where = f"{label_place(step.place, {*places, *after})}: " if len(places) > 1 else ""
         told = f"{where}{step.revision}" if where else step.revision
-        found.setdefault("kept" if stayed else gone, []).append(told)
+        done = "reverted" if step.direction == "downgrade" else "kept"
+        found.setdefault(done if stayed else gone, []).append(told)
     return found

@@ -107,7 +107,9 @@ class Progress:
             self.verify()
             self.running, self.running_since = step, monotonic()
             self.has_committed = False
-            self.is_transactional = bool(context.impl.transactional_ddl)
+            # What env.py says of it (transactional_ddl) makes no database of MariaDB that can.
+            implementation = type(context.impl).transactional_ddl and context.impl.transactional_ddl
+            self.is_transactional = bool(implementation)
             yield raw
             self.partly_kept += [step] if self.leaves_a_part else []
             self.running = None

@@ -178,11 +178,12 @@ def is_known(script: ScriptDirectory, revision: str) -> bool:
 
 def find_ancestors(script: ScriptDirectory, revisions: Iterable[str]) -> set[str]:
     """Give revisions and all that came before them, dependencies included."""
-    known = [revision for revision in revisions if is_known(script, revision)]
-    if not known:
-        return set()
-    walk = script.revision_map.iterate_revisions(tuple(known), "base", inclusive=True)
-    return {revision.revision for revision in walk}
+    found: set[str] = set()
+    # One at a time: Alembic refuses those of which one depends on another.
+    for known in (revision for revision in revisions if is_known(script, revision)):
+        walk = script.revision_map.iterate_revisions(known, "base", inclusive=True)
+        found |= {revision.revision for revision in walk}
+    return found
 
 
 def find_pending(

@@ -9,10 +9,15 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, event
 
+from flask_migrate_sidecar.process import threads
+
 # A COMMIT of the revision's own, alone or among other statements.
 _COMMITS: Final = re.compile(r"\s*END\b|(?:^|;)\s*COMMIT\b", re.IGNORECASE)
-# The body of a function, which commits nothing now.
-_BODY: Final = re.compile(r"\$(\w*)\$.*?\$\1\$", re.DOTALL)
+# Comments, texts, and the bodies of functions, which commit nothing now.
+_BODY: Final = re.compile(
+    r"/\*.*?\*/|--[^\n]*|'(?:[^']|'')*'|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$", re.DOTALL
+)
+_MAKES: Final = re.compile(r"\bINTO\b", re.IGNORECASE)
 # What leaves nothing behind, though each statement is its own transaction.
 _LEAVES_NOTHING: Final = re.compile(
     r"\s*(?:SELECT|SHOW|SET|RESET|EXPLAIN|BEGIN|ROLLBACK|SAVEPOINT|RELEASE)\b", re.IGNORECASE
@@ -26,9 +31,13 @@ def commits_noted(note: Callable[[], None]) -> Iterator[None]:
     SQLAlchemy tells of its own commits (`ConnectionEvents.commit`); a statement that commits, and
     one that runs in no transaction (`autocommit_block()`), are seen when they run.
     """
+    writing: set[Connection] = set()
 
-    def commit(_connection: Connection) -> None:
-        note()
+    def commit(connection: Connection) -> None:
+        # The threads of the locks renew and look: what they commit is no migration's.
+        if connection in writing and not threads.is_ours():
+            note()
+        writing.discard(connection)
 
     def begin(connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
         # One that fails leaves an index behind, which is INVALID.
@@ -36,11 +45,12 @@ def commits_noted(note: Callable[[], None]) -> Iterator[None]:
             note()
 
     def end(connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
-        if _is_autocommitting(connection):
-            is_left = not _LEAVES_NOTHING.match(statement)
-        else:
-            is_left = bool(_COMMITS.search(_BODY.sub("", statement)))
-        if is_left:
+        told = _BODY.sub(" ", statement)
+        writes = not _LEAVES_NOTHING.match(told) or bool(_MAKES.search(told))
+        if writes:
+            writing.add(connection)
+        is_final = _is_autocommitting(connection) and writes
+        if is_final or _COMMITS.search(told):
             note()
 
     event.listen(Engine, "commit", commit)

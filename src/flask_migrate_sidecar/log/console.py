@@ -33,7 +33,7 @@ def make_console(*, colors: bool) -> Processor:
 
     def render(logger: object, method: str, event: Event) -> str:
         frames = event.pop("exception", None)
-        line = renderer(logger, method, {key: _show(value) for key, value in event.items()})
+        line = renderer(logger, method, {_show(key): _show(value) for key, value in event.items()})
         return "\n".join([line, *_format_frames(frames or ())])
 
     return cast("Processor", render)

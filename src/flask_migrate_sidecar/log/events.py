@@ -20,6 +20,12 @@ _FIRST: Final = ("timestamp", "level", "event", "logger")
 _NO_SECRET: Final = frozenset({"timestamp", "level"})
 # What one of our own loggers adds to its events, and nobody else can.
 OURS: Final = "_flask_migrate_sidecar"
+# Under this the application's fields come to us: a logger's methods have parameters of their own.
+THEIRS: Final = "_fields_of_the_application"
+# Characters of a statement that are told, when what is secret in it is hidden.
+_LONGEST_STATEMENT: Final = 2_000
+# What of our own lines tells which is which; no user wrote it.
+_MACHINE: Final = frozenset({"event", "logger", "command", "database", "exit_code"})
 
 # Which of them are told is chosen below; Python's own limit of a recursion is 1,000.
 _ALL: Final = 100_000
@@ -55,9 +61,13 @@ def render_exception(exc_info: Any) -> list[dict[str, Any]]:
 
 def mask(_logger: object, _method: str, event: Event) -> Event:
     """Hide what is secret, wherever in the event it stands: in names and events of others too."""
-    plain = _NO_SECRET | ({"event", "logger", OURS} if OURS in event else set())
+    plain = _NO_SECRET | ({*_MACHINE, OURS} if OURS in event else set())
     hide = redaction.secrets.hide_field
-    return {key: value if key in plain else hide(key, value) for key, value in event.items()}
+    shown = {key: value if key in plain else hide(key, value) for key, value in event.items()}
+    statement = shown.get("statement")
+    if OURS in event and isinstance(statement, str) and len(statement) > _LONGEST_STATEMENT:
+        shown["statement"] = statement[:_LONGEST_STATEMENT] + "..."
+    return shown
 
 
 def put_first(_logger: object, _method: str, event: Event) -> Event:

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 # Bytes, the line's end included.
 LIMIT: Final = 16_000
 _ELLIPSIS: Final = "..."
+# What a line is nothing without.
+_SPARED: Final = frozenset(
+    {"timestamp", "level", "event", "logger", "command", "exit_code", "error", "hint"}
+)
 # Characters that a text keeps at least, where there is another one to be cut.
 _WORTH_KEEPING: Final = 100
 # Bytes of one part of a text that is told in several.
@@ -40,11 +44,11 @@ def shorten(
         limit: in bytes.
         measure: tells how many a value is.
     """
-    kept = dict(event)
-    while (excess := measure(kept) - limit) > 0:
-        kept, lost = _cut(kept, excess, measure)
-        kept["cut"] = kept.get("cut", 0) + lost
-    return kept
+    kept, cut = dict(event), 0
+    while (excess := measure({**kept, "cut": cut}) - limit) > 0:
+        kept, lost = _cut_dict(kept, excess, measure, spared=_SPARED)
+        cut += lost
+    return {**kept, "cut": cut} if cut else kept
 
 
 def split(event: Event) -> Iterator[Mapping[str, Any]]:
@@ -96,14 +100,8 @@ def _cut(value: Any, excess: int, measure: Callable[[object], int]) -> tuple[Any
         What is left of it, and how much went.
     """
     if isinstance(value, dict) and value:
-        longest = max(value, key=lambda key: measure(value[key]))
-        whole = value[longest]
-        # The innermost frames say most.
-        turned = whole[::-1] if longest == "frames" and isinstance(whole, list) else whole
-        shorter, lost = _cut(turned, excess, measure)
-        shorter = shorter[::-1] if turned is not whole and shorter else shorter
-        rest = {key: item for key, item in value.items() if key != longest}
-        return (rest if shorter is None else {**value, longest: shorter}), lost
+        shorter_dict, lost = _cut_dict(value, excess, measure)
+        return shorter_dict or None, lost
     if isinstance(value, list) and len(value) > 1:
         kept, gone = list(value), 0
         while len(kept) > 1 and gone < excess:
@@ -116,3 +114,31 @@ def _cut(value: Any, excess: int, measure: Callable[[object], int]) -> tuple[Any
         keep = max(len(value) - excess - len(_ELLIPSIS), _WORTH_KEEPING - len(_ELLIPSIS))
         return value[:keep] + _ELLIPSIS, len(value) - keep
     return None, 1
+
+
+def _cut_dict(
+    value: dict[str, Any],
+    excess: int,
+    measure: Callable[[object], int],
+    spared: frozenset[str] = frozenset(),
+) -> tuple[dict[str, Any], int]:
+    """Cut the longest value where that is much of what is too much, and else the last entries."""
+    sizes = {key: measure(key) + measure(item) for key, item in value.items()}
+    longest = max(sizes, key=lambda key: sizes[key])
+    is_much = 4 * sizes[longest] > excess and measure(longest) < _WORTH_KEEPING
+    if is_much or {*sizes} <= spared:
+        whole = value[longest]
+        # The innermost frames say most.
+        turned = whole[::-1] if longest == "frames" and isinstance(whole, list) else whole
+        shorter, lost = _cut(turned, excess, measure)
+        shorter = shorter[::-1] if turned is not whole and shorter else shorter
+        if shorter is not None or longest in spared:
+            return {**value, longest: shorter}, lost
+        return {key: item for key, item in value.items() if key != longest}, lost
+    kept, gone = dict(value), 0
+    for key in [key for key in value if key not in spared][::-1]:
+        if gone >= excess:
+            break
+        gone += sizes[key]
+        del kept[key]
+    return kept, len(value) - len(kept)

@@ -19,6 +19,7 @@ from .console import add_progress, make_console
 from .events import (
     LEVELS,
     OURS,
+    THEIRS,
     Event,
     add_level,
     add_timestamp,
@@ -73,7 +74,8 @@ class _Sink:
             raise structlog.DropEvent
         # What was printed before has an earlier time, and comes first.
         self.drain()
-        result: Any = {**self.context, **event}
+        theirs = event.pop(THEIRS, {})
+        result: Any = {**self.context, **event, **theirs}
         for processor in self.processors:
             result = processor(None, method, result)
         return cast("str", result)
@@ -174,7 +176,7 @@ def log_output(stream: str, text: str) -> None:
     if _sink.write is None:
         return
     theirs = parse_object(text)
-    told = {"text": text} if theirs is None else place(theirs)
+    told = {"text": text} if theirs is None else {THEIRS: place(theirs)}
     _output.info("output", stream=stream, **told)
 
 

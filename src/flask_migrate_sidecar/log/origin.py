@@ -12,8 +12,8 @@ from flask_migrate_sidecar.errors import chain
 
 from .frames import is_own
 
-# Characters of a statement that are told.
-_LONGEST: Final = 2_000
+# Characters of a statement that are looked at; fewer are told, when what is secret is hidden.
+_LONGEST: Final = 100_000
 
 
 def describe_origin(error: BaseException, folder: Path | None = None) -> dict[str, Any]:
@@ -25,7 +25,7 @@ def describe_origin(error: BaseException, folder: Path | None = None) -> dict[st
 
     Returns:
         `where`, a file and a line; `source`, the text of that line; `statement`, what the database
-        was asked, cut to 2,000 characters. What is not known is left out.
+        was asked. What is not known is left out.
     """
     found: dict[str, Any] = {}
     frame = find_frame(error, folder)
@@ -36,8 +36,7 @@ def describe_origin(error: BaseException, folder: Path | None = None) -> dict[st
         found |= {"source": frame.line} if frame.line else {}
     statement = next(filter(None, map(_find_statement, chain(error))), None)
     if statement is not None:
-        is_long = len(statement) > _LONGEST
-        found["statement"] = statement[:_LONGEST] + "..." if is_long else statement
+        found["statement"] = statement[:_LONGEST]
     return found
 
 

@@ -18,9 +18,11 @@ from flask_migrate_sidecar.errors import describe
 from flask_migrate_sidecar.settings.options import Settings
 
 MASK: Final = "***"
+_SHORTEST_LINE: Final = 6
 # The password of a URL in free text, up to the last @ before the next space, URL or closing quote.
 _URL_PASSWORD: Final = re.compile(
-    r"""(?<=://)([^\s:/@'"]*):((?:(?!://|["'](?:[,;:)\]}>]|$))\S)*)@"""
+    # What is a number up to a slash is a port.
+    r"""(?<=://)([^\s:/@'"\[]*):(?!\d{1,5}(?:[/?#]|$))((?:(?!://|["'](?:[,;:)\]}>]|$))\S)*)@"""
 )
 _WORD: Final = re.compile(r"[A-Za-z]{1,11}|[0-9]{1,11}|.{1,5}", re.DOTALL)
 # Variables whose value is a password; some images have switches with such names.
@@ -31,16 +33,19 @@ _PASSWORD_VARIABLE: Final = re.compile(
 )
 # Those whose value may as well be a path, or the name of a column or of a key.
 _KEY_VARIABLE: Final = re.compile(r"(TOKEN|SECRET|_KEY)$|SECRET", re.IGNORECASE)
-_SHORTEST_KEY: Final = 8
+_RANDOM: Final = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z])[^\s/].{7,}|[^\s/].{19,}", re.DOTALL)
 # CREATE ROLE ... PASSWORD '...', CREATE USER ... IDENTIFIED BY '...', PASSWORD('...'), and what
 # Python and JSON show: 'password': '...'.
 _QUOTED_PASSWORD: Final = re.compile(
-    r"""(?i)\b(password|passwd|(?<!revision\s)identified\s+by(?:\s+password)?)(["']?\s*:\s*|\s+|\s*\(\s*)"""
-    r"""('(?:[^'\\]|''|\\.)*'|"(?:[^"\\]|\\.)*")"""
+    r"""(?i)(password|passwd|(?<!revision\s)identified\s+(?:with\s+\S+\s+)?(?:by|as)(?:\s+password)?)"""
+    r"""(\\?["']?\s*(?::=|=>?|:)\s*[en]?|\s+[en]?|\s*\(\s*)"""
+    r"""('(?:[^'\\]|''|\\.)*'|(?<=[:=\s])"(?:[^"\\]|\\.)*"|\\'.*?\\')"""
 )
 # What the application calls so in the structure of its records.
 _SECRET_FIELD: Final = re.compile(
-    r"(?i)(password|passwd|passphrase|secret|token|api_?key|private_?key|credential)s?$"
+    r"(?i)^(?!(?:has|is|use|uses|next|with)_)(?:.*[_\-.]|)(?:password\d*|passwd|passphrase|pass|pwd|pw"
+    r"|secret|token|authorization|credential|(?:api|access|secret|private|signing|encryption)"
+    r"[_\-]?key)s?$"
 )
 # Letters that begin no word: of an escaped line break, and of a terminal's colour, raw or escaped.
 _BEGINNINGS: Final = "|".join(
@@ -54,12 +59,17 @@ _BEGINNINGS: Final = "|".join(
         ),
     )
 )
-_SWITCHES: Final = frozenset({"", "0", "1", "yes", "no", "true", "false"})
+_SWITCHES: Final = frozenset(
+    {
+        *("", "0", "1", "yes", "no", "true", "false", "on", "off", "none", "null"),
+        *("enabled", "disabled", "optional", "required", "default", "first", "last"),
+    }
+)
 _SECRET_ARGUMENTS: Final = ("password", "passwd", "sslpassword", "pwd", "ssl_key_password")
 # In a URL's query, or in a connection string, where it may be quoted (PostgreSQL manual, 34.1.1).
 _QUERY_PASSWORD: Final = re.compile(
-    rf"(?i)\b({'|'.join(_SECRET_ARGUMENTS)})(\s*=\s*)"
-    r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^\s&;'"]+)"""
+    rf"(?i)({'|'.join(_SECRET_ARGUMENTS)})(\s*=\s*(?=['\"])|=)(?!(?:none|null|true|false)\b)"
+    r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^\s&;,'"(){}\[\]]+)"""
 )
 # An option of anybody's that is called like one.
 _PASSWORD_OPTION: Final = re.compile(
@@ -105,7 +115,8 @@ class Secrets:
 
     def hide_field(self, name: object, value: Any) -> Any:
         """Give a field's value with every secret in it masked, all of it where its name tells."""
-        if isinstance(value, str) and value and _SECRET_FIELD.search(str(name)):
+        is_empty = value is None or isinstance(value, bool) or value in ("", {}, [])
+        if not is_empty and _SECRET_FIELD.search(str(name)):
             return MASK
         return self.hide(value)
 
@@ -149,9 +160,11 @@ def find_named(values: Mapping[str, object]) -> set[str]:
     named |= {
         text
         for name, text in texts.items()
-        if _KEY_VARIABLE.search(name) and len(text) >= _SHORTEST_KEY and not text.startswith("/")
+        if _KEY_VARIABLE.search(name) and _RANDOM.fullmatch(text)
     }
-    return {text for text in named if text.lower() not in _SWITCHES}
+    # One that has several lines is printed in as many.
+    named |= {line for text in named for line in text.splitlines() if len(line) >= _SHORTEST_LINE}
+    return {text for text in named if text.lower() not in _SWITCHES and text[0] != "/"}
 
 
 def _find_in_options(words: Sequence[str]) -> Iterator[str]:

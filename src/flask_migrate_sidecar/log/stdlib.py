@@ -12,7 +12,7 @@ import threading
 import warnings
 from typing import Any
 
-from .events import LEVELS
+from .events import LEVELS, THEIRS
 from .logger import get_logger, quiet
 from .structure import place, read_record
 
@@ -32,7 +32,7 @@ def take_over_logging(level: str) -> None:
         if record.exc_info and record.exc_info[0] is not None:
             fields["exc_info"] = record.exc_info
         text, theirs = read_record(record)
-        getattr(logger, method)(text, **fields, **place(theirs))
+        getattr(logger, method)(text, **fields, **{THEIRS: place(theirs)})
 
     def call_handlers(self: logging.Logger, record: logging.LogRecord) -> None:
         if not _is_noise(record):

@@ -76,6 +76,7 @@ class Thread:
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.number: int | None = None
         self._over = Event()
 
     def is_alive(self) -> bool:
@@ -92,6 +93,7 @@ class Thread:
 
     def run(self, target: Callable[..., object], args: tuple[object, ...]) -> None:
         """Run what it was started for; called in the thread."""
+        self.number = get_ident()
         try:
             target(*args)
         except BaseException:  # noqa: BLE001 - as `threading` does, whose hook knows the log
@@ -124,6 +126,11 @@ def start_thread(target: Callable[..., object], *args: object, name: str) -> Thr
         ) from error
     _ours.add(thread)
     return thread
+
+
+def is_ours() -> bool:
+    """Tell whether the thread that asks is one of ours."""
+    return get_ident() in {thread.number for thread in _ours if thread.is_alive()}
 
 
 def list_running() -> set[str]:
