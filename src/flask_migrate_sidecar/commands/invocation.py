@@ -192,9 +192,6 @@ def _read_back(
     ]
     if lost:
         outcome = find_outcome(progress, script, now)
-        if not progress.is_transactional and subcommand.name != "stamp":
-            # Its DDL commits by itself: what is not recorded may be there all the same.
-            outcome = {**outcome, "rolled_back": [], "unfinished": outcome["rolled_back"]}
         raise MigrationError(
             f"what ran was not committed in {', '.join(lost)}: the database does not hold what "
             "was reached",

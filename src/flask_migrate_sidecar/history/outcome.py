@@ -33,6 +33,8 @@ def find_outcome(
         stayed = not there if step.direction == "downgrade" else there
         is_running = step is progress.running
         stays = progress.leaves_a_part if is_running else step in progress.partly_kept
+        # A stamp makes nothing that could stay.
+        stays = stays and step.direction != "stamp"
         gone = "unfinished" if stays else "rolled_back"
         # Of several version tables, each revision says which.
         where = f"{label_place(step.place, {*places, *after})}: " if len(places) > 1 else ""

@@ -68,7 +68,7 @@ _SWITCHES: Final = frozenset(
 _SECRET_ARGUMENTS: Final = ("password", "passwd", "sslpassword", "pwd", "ssl_key_password")
 # In a URL's query, or in a connection string, where it may be quoted (PostgreSQL manual, 34.1.1).
 _QUERY_PASSWORD: Final = re.compile(
-    rf"(?i)({'|'.join(_SECRET_ARGUMENTS)})(\s*=\s*(?=['\"])|=)(?!(?:none|null|true|false)\b)"
+    rf"(?i)({'|'.join(_SECRET_ARGUMENTS)})(\s*=\s*(?=['\"])|=|\s*=\s*(?!\w*[(.,]))(?!(?:none|null|true|false)\b)"
     r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^\s&;,'"(){}\[\]]+)"""
 )
 # An option of anybody's that is called like one.
