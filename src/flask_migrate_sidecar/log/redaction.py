@@ -18,6 +18,7 @@ from flask_migrate_sidecar.errors import describe
 from flask_migrate_sidecar.settings.options import Settings
 
 MASK: Final = "***"
+# Characters of a line that is a secret of its own, where one has several.
 _SHORTEST_LINE: Final = 6
 # The password of a URL in free text, up to the last @ before the next space, URL or closing quote.
 _URL_PASSWORD: Final = re.compile(
@@ -33,6 +34,7 @@ _PASSWORD_VARIABLE: Final = re.compile(
 )
 # Those whose value may as well be a path, or the name of a column or of a key.
 _KEY_VARIABLE: Final = re.compile(r"(TOKEN|SECRET|_KEY)$|SECRET", re.IGNORECASE)
+# Letters beside digits, or a long text: no word of anybody's.
 _RANDOM: Final = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z])[^\s/].{7,}|[^\s/].{19,}", re.DOTALL)
 # CREATE ROLE ... PASSWORD '...', CREATE USER ... IDENTIFIED BY '...', PASSWORD('...'), and what
 # Python and JSON show: 'password': '...'.
