@@ -281,10 +281,8 @@ class Process:
         elif isinstance(error, Interrupted):
             hint = "what was not committed is rolled back, and the lock is given back: run again"
             if "kept" in fields and fields["kept"] is None:
-                hint = (
-                    "the server did not answer any more: it keeps the lock and what it was asked "
-                )
-                hint += "until it notices that this process is gone; 'status' shows when"
+                hint = "the server did not answer any more: until it notices that this process is "
+                hint += "gone it keeps the lock and goes on; 'status' shows when that is over"
             if fields.get("unfinished"):
                 hint = "the first statements of the unfinished revision may stay: see to them first"
         if not known or getattr(error, "shows_traceback", False):

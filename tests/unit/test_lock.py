@@ -2,6 +2,7 @@
 
 import os
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 from sqlalchemy import create_engine, make_url
@@ -170,3 +171,23 @@ def test_lock_that_cannot_be_checked_is_lost() -> None:
     with pytest.raises(LockLostError, match="ZeroDivisionError"):
         watch.verify()
     assert lost.is_set()
+
+
+def test_forked_child_does_not_speak_on_the_lock(tmp_path: Path) -> None:
+    """What a revision forks has a copy of the lock's connection, which is its parent's to use."""
+    spoken = tmp_path / "spoken"
+
+    class Noted(Uncheckable):
+        def check(self) -> None:
+            with spoken.open("a") as file:
+                file.write(f"{os.getpid()}\n")
+
+    target = LockTarget(Database("shop", make_url("sqlite:///x.db")), None, "alembic_version")
+    watch = Watch(Choice(Noted(target, interval=60), "", ["shop"]), Event())
+    watch.verify()
+    child = os.fork()
+    if not child:
+        watch.verify()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert spoken.read_text().split() == [str(os.getpid())]

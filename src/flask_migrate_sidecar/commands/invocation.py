@@ -72,11 +72,12 @@ def invoke(
         explained = _find_lost_lock(guard, explain(error, repository=folder))
         explained.fields = {**_tell_what_stayed(session, subcommand, progress), **explained.fields}
         unfinished = explained.fields.get("unfinished")
-        if unfinished and isinstance(explained, (UnavailableError, LockedError)):
+        is_retried = isinstance(explained, (UnavailableError, LockedError))
+        if is_retried and isinstance(unfinished, list) and unfinished:
             # What is to be run again is not what it was.
             explained.hint = (
-                f"the first statements of {unfinished} may stay: see what is there, and undo or "
-                f"finish it, before it runs again; {explained.hint}"
+                f"the first statements of {', '.join(unfinished)} may stay: see what is there, and "
+                f"undo or finish it, before it runs again; {explained.hint}"
             )
         raise explained from error
     if repository is not None and progress.applied and not subcommand.is_own:

@@ -14,9 +14,7 @@ from flask_migrate_sidecar.process import threads
 # A COMMIT of the revision's own, alone or among other statements.
 _COMMITS: Final = re.compile(r"\s*END\b|(?:^|;)\s*COMMIT\b", re.IGNORECASE)
 # Comments, texts, and the bodies of functions, which commit nothing now.
-_BODY: Final = re.compile(
-    r"/\*.*?\*/|--[^\n]*|'(?:[^']|'')*'|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$", re.DOTALL
-)
+_BODY: Final = re.compile(r"/\*.*?\*/|--[^\n]*|'[^']*'|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$", re.DOTALL)
 _MAKES: Final = re.compile(r"\bINTO\b", re.IGNORECASE)
 # What leaves nothing behind, though each statement is its own transaction.
 _LEAVES_NOTHING: Final = re.compile(

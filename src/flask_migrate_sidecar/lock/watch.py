@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from _thread import allocate_lock
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -39,6 +40,8 @@ class Watch:
         self._reason: LockLostError | None = None
         self._mutex = allocate_lock()
         self._stop = Event()
+        # A child that a revision forks has the connection too, but must not speak on it.
+        self._process = os.getpid()
         self._thread: Thread | None = None
 
     def start(self) -> None:
@@ -46,8 +49,9 @@ class Watch:
         self._thread = start_thread(self._run, name="lock-watch")
 
     def verify(self) -> None:
-        """Check now, on the thread of the caller."""
-        self._check()
+        """Check now, on the thread of the caller; a forked child only knows what was known."""
+        if os.getpid() == self._process:
+            self._check()
         self.require_held()
 
     def require_held(self) -> None:

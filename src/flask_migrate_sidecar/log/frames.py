@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import sys
-import sysconfig
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +14,7 @@ _OUTERMOST: Final = 8
 _PACKAGES: Final = ("site-packages", "dist-packages")
 # Whoever brings packages in a folder of any name has these among them.
 _KNOWN_PACKAGES: Final = ("alembic", "sqlalchemy", "flask", "click")
-_LIBRARY: Final = sysconfig.get_path("stdlib")
+_LIBRARY: Final = str(Path(os.__file__).parent)
 # Our own two packages.
 _OURS: Final = str(Path(__file__).parents[1]).removesuffix("_sidecar")
 
