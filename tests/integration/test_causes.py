@@ -288,6 +288,15 @@ MIDWAY = {
     op.execute("CREATE TABLE left_over (id integer)")
     op.get_bind().commit()
 """,
+    "driver": """\
+    op.execute("CREATE TABLE left_over (id integer)")
+    op.get_bind().connection.commit()
+""",
+    "driver alone": """\
+    op.get_bind().connection.cursor().execute("CREATE TABLE left_over (id integer)")
+    op.get_bind().connection.commit()
+    op.execute("SELECT 1")
+""",
 }
 # What looks like a commit, and is none.
 WHOLE = {
@@ -336,6 +345,29 @@ def test_what_is_committed_midway_is_not_rolled_back(
     assert ("r2" in result.last["rolled_back"]) != there
     # The first one was in the transaction that the second one ended.
     assert ("r1" in result.last["kept"]) == there
+
+
+LOST = {
+    "by the server": ('op.execute("SELECT pg_terminate_backend(pg_backend_pid())")', 5),
+    "by the revision": ('op.get_bind().invalidate(); raise ValueError("behind it")', 8),
+}
+
+
+@pytest.mark.parametrize("driver", POSTGRESQL)
+@pytest.mark.parametrize("name", LOST)
+def test_connection_that_is_lost_rolls_back(
+    name: str, database: Database, driver: str, tmp_path: Path, launch: RunCommand
+) -> None:
+    """A session that is ended midway leaves nothing, and the run says so."""
+    statement, code = LOST[name]
+    body = f'    op.execute("CREATE TABLE left_over (id integer)")\n    {statement}\n'
+    app = write_app(tmp_path / "app", [body])
+    result = launch(app, "db", "upgrade", env={"DATABASE_URL": database.url(driver)})
+    assert isinstance(result, Result)
+    assert result.returncode == code, result.last
+    assert result.last["rolled_back"] == ["r1", "r2"], result.last
+    assert "unfinished" not in result.last
+    assert ("behind it" in result.last["error"]["message"]) == (code == 8)
 
 
 @pytest.mark.parametrize("driver", POSTGRESQL)
