@@ -347,6 +347,39 @@ def test_what_is_committed_midway_is_not_rolled_back(
     assert ("r1" in result.last["kept"]) == there
 
 
+LONG = "q9Rk2Vx7" * 40
+QUOTED = {
+    "postgresql": [
+        f"CREATE ROLE nobody PASSWORD '{LONG}' WRONG",
+        f"CREATE ROLE nobody PASSWORD '{LONG}' {' ' * 8}WRONG",
+        f"CREATE ROLE nobody WRONG PASSWORD '{LONG}'",
+        f"CREATE ROLE nobody LOGIN PASSWORD '{LONG}",
+    ],
+    "mysql": [
+        f"CREATE USER nobody IDENTIFIED BY '{LONG}' WRONG",
+        f"CREATE USER nobody WRONG IDENTIFIED BY '{LONG}'",
+        f"CREATE USER IDENTIFIED BY '{LONG}'",
+    ],
+}
+
+
+@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("driver", [*POSTGRESQL, "pymysql", "mysqldb"])
+def test_password_that_the_server_quotes(
+    driver: str, number: int, database: Database, tmp_path: Path, launch: RunCommand
+) -> None:
+    """A server quotes a part of a statement that it does not understand, and may cut a password."""
+    statements = QUOTED["postgresql" if driver in POSTGRESQL else "mysql"]
+    statement = statements[number % len(statements)]
+    app = write_app(tmp_path / "app", [f'    op.get_bind().exec_driver_sql("{statement}")\n'])
+    result = launch(app, "db", "upgrade", env={"DATABASE_URL": database.url(driver)})
+    assert isinstance(result, Result)
+    assert result.returncode == 8, result.last
+    parts = {LONG[start : start + 4] for start in range(8)}
+    assert not [part for part in parts if part in result.stderr], result.stderr
+    assert "CREATE" in result.last["statement"]
+
+
 LOST = {
     "by the server": ('op.execute("SELECT pg_terminate_backend(pg_backend_pid())")', 5),
     "by the revision": ('op.get_bind().invalidate(); raise ValueError("behind it")', 8),
@@ -412,6 +445,12 @@ def test_committed_revisions_are_told(postgres: Server, tmp_path: Path, launch: 
     stamp = launch(app, "db", "stamp", "head", env=env)
     assert isinstance(stamp, Result)
     assert (stamp.last["applied"], stamp.last["stamped"]) == ([], ["r2"])
+    below = launch(app, "db", "stamp", "r1", env=env)
+    assert isinstance(below, Result)
+    assert (below.last["stamped"], below.last["to"]) == (["r1"], {"default": ["r1"]})
+    base = launch(app, "db", "stamp", "base", env=env)
+    assert isinstance(base, Result)
+    assert (base.last["stamped"], base.last["to"]) == ([], {"default": []})
 
 
 def test_dependency_is_not_what_it_follows(tmp_path: Path, launch: RunCommand) -> None:

@@ -519,6 +519,8 @@ def check_failure(result: Result, case: Case) -> None:
     assert re.search(case.hint, last["hint"] or "", re.DOTALL), last
     assert case.fields.items() <= last.items(), last
     assert sum(line["event"] == "command.failed" for line in result.log) == 1
+    # What is only pending is no line's fault.
+    assert not ("where" in last and case.exit_code == 10)
 
 
 def test_locked_file_is_unavailable(copy_app: Callable[[str], Path], launch: Launcher) -> None:

@@ -6,7 +6,15 @@ import string
 import pytest
 from sqlalchemy import make_url
 
-from flask_migrate_sidecar.log.redaction import MASK, Secrets, find_named, find_secrets
+from flask_migrate_sidecar.log.redaction import (
+    MASK,
+    Secrets,
+    find_named,
+    find_secrets,
+    hide_settings,
+    separate_secrets,
+)
+from flask_migrate_sidecar.settings.options import Settings
 
 ORDINARY = (
     "database shop_owner is not available: connection refused at 127.0.0.1:5432",
@@ -118,6 +126,26 @@ def test_variables_that_hold_one(name: str) -> None:
 def test_variables_that_hold_none(name: str, value: str) -> None:
     """A path, a column and a switch are no secrets."""
     assert find_named({name: value}) == set()
+
+
+def test_settings_that_stand_in_others() -> None:
+    """An application keeps its settings in dictionaries too."""
+    assert find_named({"MAIL": {"smtp": {"MAIL_PASSWORD": "Zq77Abc9"}}}) == {"Zq77Abc9"}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-x", "db_password=Zq77Abc9"],
+        ["-xpassword=Zq77Abc9"],
+        ["--x-arg=pw=a", "password=Zq77Abc9"],
+    ],
+)
+def test_argument_that_is_called_like_one(words: list[str]) -> None:
+    """What env.py is given with -x can be a password."""
+    with separate_secrets() as secrets:
+        hide_settings(Settings(), {}, words)
+        assert "Zq77" not in secrets.hide("connecting with Zq77Abc9")
 
 
 @pytest.mark.parametrize("colour", ["\x1b[m", "\x1b[1m", "\x1b[31m", "\x1b[1;31m"])

@@ -76,8 +76,8 @@ def invoke(
         if is_retried and isinstance(unfinished, list) and unfinished:
             # What is to be run again is not what it was.
             explained.hint = (
-                f"the first statements of {', '.join(unfinished)} may stay: see what is there, and "
-                f"undo or finish it, before it runs again; {explained.hint}"
+                f"{explained.hint}, but first undo or finish what the first statements of "
+                f"{', '.join(unfinished)} have left"
             )
         raise explained from error
     if repository is not None and progress.applied and not subcommand.is_own:

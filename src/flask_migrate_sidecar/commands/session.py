@@ -115,7 +115,9 @@ class Result:
         """Give the fields of the last line."""
         told: dict[str, Any] = {"applied": []}
         for step in self.steps:
-            told.setdefault(_DONE[step.direction], []).append(step.revision)
+            done = told.setdefault(_DONE[step.direction], [])
+            # A stamp with `base` leads to none.
+            done += [step.revision] if step.revision is not None else []
         moved = {"from": label(self.before), "to": label(self.after)} if self.before else {}
         return {**told, **moved}
 

@@ -90,7 +90,9 @@ def explain(error: BaseException, *, repository: Path | None = None) -> SidecarE
     if isinstance(error, SidecarError):
         return error
     found = _judge(error, repository)
-    found.fields = {**describe_origin(error, repository), **found.fields}
+    # Where something is only pending, no line is to be mended.
+    origin = {} if isinstance(found, PendingError) else describe_origin(error, repository)
+    found.fields = {**origin, **found.fields}
     return found
 
 

@@ -137,4 +137,6 @@ def _describe_step(place: Place, tenant: str | None, step: Any) -> Step:
     # What it depends on is not what it follows.
     below = info.down_revision_ids if script is None else script._versioned_down_revisions  # noqa: SLF001
     down = ", ".join(below) or None
+    if info.is_stamp and not info.is_upgrade:
+        up, down = down, up  # Alembic tells the higher one first; a stamp leads to the other
     return Step(place, tenant, direction, up, down, script.doc if script is not None else "")

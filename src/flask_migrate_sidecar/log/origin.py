@@ -8,9 +8,10 @@ from typing import Any, Final
 
 from sqlalchemy.exc import StatementError
 
-from flask_migrate_sidecar.errors import chain
+from flask_migrate_sidecar.errors import chain, describe
 
 from .frames import is_own
+from .redaction import find_quotations, secrets
 
 # Characters of a statement that are looked at; fewer are told, when what is secret is hidden.
 _LONGEST: Final = 100_000
@@ -34,17 +35,16 @@ def describe_origin(error: BaseException, folder: Path | None = None) -> dict[st
     elif frame is not None:
         found["where"] = f"{shorten_path(frame.filename)}:{frame.lineno}"
         found |= {"source": frame.line} if frame.line else {}
-    statement = next(filter(None, map(_find_statement, chain(error))), None)
-    if statement is not None:
-        found["statement"] = statement[:_LONGEST]
+    failed = next((cause for cause in chain(error) if _is_of_statement(cause)), None)
+    if isinstance(failed, StatementError) and failed.statement is not None:
+        secrets.add(find_quotations(failed.statement, describe(failed.orig)))
+        found["statement"] = failed.statement[:_LONGEST]
     return found
 
 
-def _find_statement(error: BaseException) -> str | None:
-    """Give what the database was asked, if it is SQLAlchemy's error of that."""
-    if not isinstance(error, StatementError):
-        return None
-    return error.statement if isinstance(error.statement, str) else None
+def _is_of_statement(error: BaseException) -> bool:
+    """Tell whether it is SQLAlchemy's error of what the database was asked."""
+    return isinstance(error, StatementError) and bool(error.statement)
 
 
 def find_frame(error: BaseException, folder: Path | None = None) -> traceback.FrameSummary | None:

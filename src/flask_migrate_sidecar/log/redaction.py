@@ -41,7 +41,12 @@ _RANDOM: Final = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z])[^\s/].{7,}|[^\s/].{19,}"
 _QUOTED_PASSWORD: Final = re.compile(
     r"""(?i)(password|passwd|(?<!revision\s)identified\s+(?:with\s+\S+\s+)?(?:by|as)(?:\s+password)?)"""
     r"""(\\?["']?\s*(?::=|=>?|:)\s*[en]?|\s+[en]?|\s*\(\s*)"""
-    r"""('(?:[^'\\]|''|\\.)*'|(?<=[:=\s])"(?:[^"\\]|\\.)*"|\\'.*?\\')"""
+    # One that is not closed ends with the text.
+    r"""('(?:[^'\\]|''|\\.)*(?:'|\Z)|(?<=[:=\s])"(?:[^"\\]|\\.)*"|\\'.*?\\')"""
+)
+# PostgreSQL: LINE 1: ..., and the literal at which it stopped; MariaDB: near '...' at line 1.
+_QUOTATION: Final = re.compile(
+    r"""(?ms)(?<=^LINE )\d+: [^\n]*|(?<=at or near ")'[^\n]*(?=")|(?<=near ').*(?=' at line \d)"""
 )
 # What the application calls so in the structure of its records.
 _SECRET_FIELD: Final = re.compile(
@@ -157,7 +162,7 @@ def hide_settings(settings: Settings, environ: Mapping[str, str], argv: Iterable
 
 def find_named(values: Mapping[str, object]) -> set[str]:
     """List the values that are called like a secret: of variables, of an application's settings."""
-    texts = {name: text for name, text in values.items() if isinstance(text, str)}
+    texts = dict(_flatten(values))
     named = {text for name, text in texts.items() if _PASSWORD_VARIABLE.search(name)}
     named |= {
         text
@@ -169,14 +174,38 @@ def find_named(values: Mapping[str, object]) -> set[str]:
     return {text for text in named if text.lower() not in _SWITCHES and text[0] != "/"}
 
 
+def _flatten(values: Mapping[Any, object], depth: int = 3) -> Iterator[tuple[str, str]]:
+    """Give the texts among values, also those that stand in dictionaries, each with its name."""
+    for name, value in list(values.items()):
+        if isinstance(value, str):
+            yield str(name), value
+        elif isinstance(value, dict) and depth:
+            yield from _flatten(value, depth - 1)
+
+
 def _find_in_options(words: Sequence[str]) -> Iterator[str]:
     """Give the values of options that are called like a password, whoever's they are."""
+    # As in `-x password=...`.
+    for word in words:
+        name, _, value = word.partition("=")
+        yield from find_named({name: value})
     for word, following in pairwise([*words, ""]):
         found = _PASSWORD_OPTION.fullmatch(word)
         if found is not None:
             value = following if found["value"] is None else found["value"]
             if not value.startswith("-") and value.lower() not in _SWITCHES:
                 yield value
+
+
+def find_quotations(statement: str, message: str) -> list[str]:
+    """List what a server quotes of a statement that holds a password, which it may cut anywhere.
+
+    Args:
+        statement: what it was asked.
+        message: what it said.
+    """
+    found = _QUOTATION.findall(message) if _QUOTED_PASSWORD.search(statement) else []
+    return [text for text in found if len(text) >= _SHORTEST_LINE]
 
 
 def find_secrets(url: URL | str) -> set[str]:
