@@ -167,7 +167,7 @@ class Process:
         # Until the run handles it a signal could not be told: the last resort's line would be
         # captured.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-        self.streams = Streams(log.log_output)
+        self.streams = Streams(log.log_output, log.log_skipped)
         # For errors on the way to the real settings.
         defaults = Settings()
         log.configure_log(self.streams, form=defaults.log_format, level=defaults.log_level)

@@ -180,6 +180,17 @@ def log_output(stream: str, text: str) -> None:
     _output.info("output", stream=stream, **told)
 
 
+def log_skipped(stream: str, size: int) -> None:
+    """Say that some bytes of what a program printed are not logged."""
+    if _sink.write is not None:
+        _output.warning(
+            "output.skipped",
+            stream=stream,
+            bytes=size,
+            hint="a program prints faster than its lines are logged: let it write to a file",
+        )
+
+
 _output: Final = get_logger("output")
 
 

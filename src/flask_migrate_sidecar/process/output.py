@@ -30,10 +30,17 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 OnLine = Callable[[str, str], None]
+OnSkip = Callable[[str, int], None]
 _NAMES = {1: "stdout", 2: "stderr"}
-_POLL_SECONDS = 0.2
-# Bytes that are read of a file at a time.
-_PART = 1 << 20
+_POLL_SECONDS = 0.05
+# Bytes that are read of a file at a time: their lines are logged before the next look at it.
+_PART = 1 << 16
+# Bytes without an end of line that are told all the same.
+_LONGEST = 1 << 20
+# Bytes of a file that may wait to be read: it is memory, and its writer waits for nobody.
+_BACKLOG = 64 << 20
+# Bytes of it that are read all the same when it is more.
+_KEPT = 8 << 20
 _LIMIT, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
 # A captured file begins behind a hole of this size, which costs nothing: a file that is smaller
 # was truncated by somebody who opened /dev/stderr anew, as `echo ... > /dev/stderr` does. Half of
@@ -51,7 +58,7 @@ class _LineBuffer:
         """Add bytes and take the lines that are complete, or all if these are the last ones."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         # What has no end is told in pieces: it would be copied for each part that comes.
-        if self._rest and (last or len(self._rest) >= _PART):
+        if self._rest and (last or len(self._rest) >= _LONGEST):
             lines, self._rest = [*lines, self._rest], b""
         return [line.decode("utf-8", "replace").rstrip("\r") for line in lines]
 
@@ -63,6 +70,7 @@ class _Spool:
         self.descriptor = descriptor
         self.original = os.dup(descriptor)
         self.lines = _LineBuffer()
+        self.skipped = 0
         self._read = _HOLE
         self._file = _open_unlinked()
         os.dup2(self._file, descriptor)
@@ -80,11 +88,21 @@ class _Spool:
     def _read_from(self, start: int) -> Iterator[str]:
         """Read to the end of the file, and give back the memory of what was read."""
         self._read = start
-        while part := os.pread(self._file, _PART, self._read):
+        while part := self._read_part():
             if len(part) == _PART:
                 _punch_hole(self._file, self._read, _PART)
             self._read += len(part)
             yield from self.lines.feed(part)
+
+    def _read_part(self) -> bytes:
+        """Read on, but where more has come than memory should hold, near its end."""
+        behind = os.fstat(self._file).st_size - self._read
+        if behind > _BACKLOG:
+            length = behind - _KEPT
+            _punch_hole(self._file, self._read, length)
+            self._read += length
+            self.skipped += length
+        return os.pread(self._file, _PART, self._read)
 
     @contextmanager
     def released(self) -> Iterator[None]:
@@ -203,10 +221,12 @@ class Streams:
 
     Args:
         on_line: receives the stream's name and each captured line.
+        on_skip: receives the stream's name, and how many bytes of it were left out.
     """
 
-    def __init__(self, on_line: OnLine) -> None:
+    def __init__(self, on_line: OnLine, on_skip: OnSkip = lambda _stream, _bytes: None) -> None:
         self._on_line = on_line
+        self._on_skip = on_skip
         self._lock = threading.RLock()
         self._draining = False
         self.released_descriptors: set[int] = set()
@@ -293,6 +313,9 @@ class Streams:
                 for spool in self._spools:
                     for line in spool.take_lines(last=last):
                         self.report(spool.descriptor, line)
+                    if spool.skipped:
+                        self._on_skip(_NAMES[spool.descriptor], spool.skipped)
+                        spool.skipped = 0
             finally:
                 self._draining = False
 
