@@ -69,3 +69,19 @@ def test_imports_are_stopped(image: Sidecar, open_folder: Path, signal: str, cod
         await_true(lambda: "importing" in container.logs())
         container.engine("kill", "--signal", signal, container.name)
         assert container.result().returncode == code
+
+
+def test_no_memory_left_is_told(image: Sidecar, tmp_path: Path) -> None:
+    """Where the kernel ends the run for its memory, process 1 says so in the last line."""
+    body = """    op.execute("SELECT 1")\n    b"x" * (1 << 30)\n"""
+    app = write_app(tmp_path / "app", [body])
+    limits = ("--memory", "200m", "--memory-swap", "200m")
+    result = image.run(
+        *("db", "upgrade"),
+        env={"DATABASE_URL": "sqlite:////tmp/x.db"},
+        mounts={app: "/app:ro"},
+        more=limits,
+    )
+    assert result.returncode == result.last["exit_code"] == 137, result.stderr
+    assert "SIGKILL" in result.last["error"]["message"]
+    assert "memory" in result.last["hint"]

@@ -1,6 +1,5 @@
 """What looks at nothing is no success: no revisions, no secret, no database of the repository's."""
 
-import ctypes
 import json
 import os
 import shutil
@@ -15,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from app_code import write_app
+from app_code import drop_right_to_pass, write_app
 from conftest import clean_environment
 from servers import USER, Postgres
 from sidecar_runs import Launcher, events
@@ -96,13 +95,6 @@ def test_part_of_the_repository_that_this_user_may_not_read(
     last = json.loads(done.stderr.splitlines()[-1])
     assert done.returncode == last["exit_code"] == 3
     assert "Permission denied" in last["error"]["message"]
-
-
-def drop_right_to_pass() -> None:
-    """Become a root whom the rights of files bind; another user might not even read Python."""
-    bounding_set_drop = 24  # PR_CAPBSET_DROP, prctl(2)
-    for capability in (1, 2):  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, capabilities(7)
-        ctypes.CDLL(None).prctl(bounding_set_drop, capability, 0, 0, 0)
 
 
 def unlink(repository: Path) -> None:

@@ -1,10 +1,13 @@
 """The classified wait against real servers: what they answer, and what the wait makes of it."""
 
+import json
 import os
+import shutil
 import signal
 import socket
 import sqlite3
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -20,7 +23,8 @@ from sqlalchemy import URL, NullPool, create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError
 from structlog.testing import capture_logs
 
-from conftest import serve
+from app_code import drop_right_to_pass
+from conftest import clean_environment, serve
 from flask_migrate_sidecar.database.causes import Verdict
 from flask_migrate_sidecar.database.connect import Database
 from flask_migrate_sidecar.database.errors import Moment, diagnose
@@ -942,3 +946,66 @@ def _make_sqlite(path: Path, journal: str = "delete") -> Path:
         connection.execute("CREATE TABLE t (n INTEGER)")
         connection.commit()
     return path
+
+
+@pytest.fixture(scope="module")
+def tls_server() -> Iterator[Postgres]:
+    """Run a PostgreSQL that lets its users in over TLS alone."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is missing")
+    with contextmanager(serve)(lambda: Postgres(postgres15_programs())) as server:
+        files = {name: server.data / f"server.{name}" for name in ("crt", "key")}
+        subprocess.run(
+            [
+                *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-batch"),
+                *("-subj", "/CN=localhost", "-out", files["crt"], "-keyout", files["key"]),
+            ],
+            check=True,
+            capture_output=True,
+        )
+        for file in files.values():
+            file.chmod(0o600)
+            if os.geteuid() == 0:
+                shutil.chown(file, server.account)
+        server.execute("ALTER SYSTEM SET ssl = on", "SELECT pg_reload_conf()")
+        (server.data / "pg_hba.conf").write_text(
+            f"hostssl all all all scram-sha-256\nhostnossl all {ADMIN} all scram-sha-256\n"
+        )
+        server.execute("SELECT pg_reload_conf()")
+        yield server
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a file of another user's needs root")
+@pytest.mark.parametrize("readable", [True, False])
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_file_of_tls_that_may_not_be_read(
+    driver: str, readable: bool, tls_server: Postgres
+) -> None:
+    """The certificate that could not be read is told, not that the server wants TLS."""
+    url = make_url(tls_server.create_database().url(driver))
+    with tempfile.TemporaryDirectory() as home:
+        Path(home).chmod(0o755 if readable else 0o700)
+        os.chown(home, NOBODY, NOBODY)
+        done = subprocess.run(
+            [
+                *(sys.executable, "-m", "flask_migrate_sidecar", "--app", "none"),
+                *(
+                    "--wait-timeout",
+                    "0",
+                    "--database-url",
+                    url.render_as_string(hide_password=False),
+                ),
+                *("wait", "database"),
+            ],
+            env={**clean_environment(), "HOME": home},
+            preexec_fn=drop_right_to_pass,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+    last = json.loads(done.stderr.splitlines()[-1])
+    assert done.returncode == last["exit_code"] == (0 if readable else 6), last
+    if not readable:
+        assert "could not open certificate file" in last["error"]["message"]
+        assert "Permission denied" in last["error"]["message"]
+        assert "certificate" in last["hint"]
