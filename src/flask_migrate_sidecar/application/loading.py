@@ -34,6 +34,7 @@ from .import_limit import ImportTimeoutError, limit_time
 from .migrations_at_import import migrations_left_to_the_run
 from .migrations_only import (
     MIGRATIONS_ONLY,
+    UNKNOWN,
     describe_drivers,
     find_repository,
     make_application,
@@ -141,7 +142,9 @@ def load_application(
         source=source,
         folder=str(folder),
         duration_ms=round((monotonic() - started) * 1000),
-        **({"drivers": describe_drivers(app)} if source == MIGRATIONS_ONLY else {}),
+        **(
+            {"drivers": describe_drivers(app), "hint": UNKNOWN} if source == MIGRATIONS_ONLY else {}
+        ),
     )
     warn_of_upstream(application.group)
     return application

@@ -22,6 +22,11 @@ from .discovery import is_discoverable
 from .import_failure import explain_folder
 
 MIGRATIONS_ONLY = "migrations-only"
+# What is told of such a run, since nothing of it can be seen in the repository.
+UNKNOWN = (
+    "what the application gives Migrate(...) and Migrate.configure is not known without it: a "
+    "version table of another name is --version-table, everything else stays as env.py has it"
+)
 NO_APP = "none"
 _VARIABLES = ("SQLALCHEMY_DATABASE_URI", "DATABASE_URL")
 _URL_HINT = "give it as --database-url, MIGRATE_DATABASE_URL, " + " or ".join(_VARIABLES)
