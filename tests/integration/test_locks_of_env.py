@@ -32,6 +32,7 @@ ROW = ('connection.exec_driver_sql("SELECT id FROM guard FOR UPDATE").all()',)
 NAMED = ("connection.exec_driver_sql(\"SELECT GET_LOCK('migrations', -1)\")", "connection.commit()")
 BEFORE = {"session": SESSION, "polled": POLLED}
 WITHIN = {"transaction": TRANSACTION, "table": TABLE, "row": ROW}
+VERSIONS = ('connection.exec_driver_sql("LOCK TABLE alembic_version IN EXCLUSIVE MODE")',)
 INDEX = """\
     with op.get_context().autocommit_block():
         op.create_index("by_revision", "ran", ["revision"], postgresql_concurrently=True)
@@ -43,9 +44,9 @@ def guard(app: Path, kind: str) -> Path:
     env_py = app / "migrations" / "env.py"
     source = env_py.read_text()
     configure, run = " " * 8 + "context.configure(connection", " " * 12 + "context.run_migrations()"
-    if kind in WITHIN:
+    if kind in {**WITHIN, "versions": VERSIONS}:
         head, _, tail = source.rpartition(run)
-        lines = "".join(f"{' ' * 12}{line}\n" for line in WITHIN[kind])
+        lines = "".join(f"{' ' * 12}{line}\n" for line in {**WITHIN, "versions": VERSIONS}[kind])
         env_py.write_text(f"{head}{lines}{run}{tail}")
     else:
         lines = "".join(f"{' ' * 8}{line}\n" for line in {**BEFORE, "named": NAMED}[kind])
@@ -69,24 +70,39 @@ def url(postgres: Postgres) -> Iterator[str]:
     postgres.drop_database(database.name)
 
 
-@pytest.mark.parametrize("kind", [*BEFORE, *WITHIN])
+ROUNDS = [pytest.param(1, id="1"), pytest.param(20, id="20", marks=pytest.mark.endurance)]
+
+
+@pytest.mark.parametrize("rounds", ROUNDS)
+@pytest.mark.parametrize("kind", ["none", *BEFORE, *WITHIN, "versions"])
 def test_index_is_built_beside_gates(
-    kind: str, url: str, tmp_path: Path, launch: RunCommand
+    kind: str, rounds: int, postgres: Postgres, tmp_path: Path, launch: RunCommand
 ) -> None:
     """A gate waits in no lock of `env.py`: it would hold what an index build waits for."""
-    app = guard(write_app(tmp_path / "app", [INDEX]), kind)
-    env = {"DATABASE_URL": url}
+    app = write_app(tmp_path / "app", [INDEX])
+    if kind != "none":
+        guard(app, kind)
+    for _ in range(rounds):
+        database = postgres.create_database()
+        with connect(database.url()) as connection:
+            connection.exec_driver_sql("CREATE TABLE guard AS SELECT 1 AS id")
+            versions = "CREATE TABLE alembic_version (version_num VARCHAR(32) PRIMARY KEY)"
+            connection.exec_driver_sql(versions)
+            build_beside_gates(app, {"DATABASE_URL": database.url()}, launch)
+            invalid = "SELECT count(*) FROM pg_index WHERE NOT indisvalid"
+            assert connection.exec_driver_sql(invalid).scalar_one() == 0
+        postgres.drop_database(database.name)
+
+
+def build_beside_gates(app: Path, env: dict[str, str], launch: RunCommand) -> None:
+    """Upgrade while two gates and a look wait for it or see it; all of them end well."""
     gates = [start(app, ["wait", "head"], env) for _ in range(2)]
     for gate in gates:
         gate.await_event("head.waiting")
-
+    look = start(app, ["status"], env)
     result = launch(app, "db", "upgrade", env=env)
-
     assert result.returncode == 0, result.stderr
-    assert [gate.finish() for gate in gates] == [0, 0]
-    with connect(url) as connection:
-        invalid = "SELECT count(*) FROM pg_index WHERE NOT indisvalid"
-        assert connection.exec_driver_sql(invalid).scalar_one() == 0
+    assert [follower.finish() for follower in (*gates, look)] == [0, 0, 0]
 
 
 @pytest.mark.parametrize("command", ["status", "wait head", "db current"])
