@@ -23,12 +23,13 @@ from alembic.script import Script, ScriptDirectory
 from alembic.script.revision import RevisionMap
 from alembic.util import CommandError
 
+from .arguments import CONTEXT_DEFAULTS
 from .comparison import leave_out_lease, warn_without_models
 from .config import version_text
 from .databases import MAIN_DATABASE, check_binds, list_databases, selected_binds
 from .errors import Seen, explain_errors
 from .isolation import keep_process
-from .state import find_state
+from .state import find_state, use_state
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -64,8 +65,9 @@ class Environment(EnvironmentContext):
     def configure(self, *args: Any, **options: Any) -> None:
         """Configure Alembic's context, with our defaults where `env.py` gives no value."""
         arguments = find_state().configure_args
-        for name, value in getattr(arguments, "defaults", {}).items():
-            options.setdefault(name, value)
+        for name in CONTEXT_DEFAULTS:
+            if name in arguments:
+                options.setdefault(name, arguments[name])
         options["include_name"] = leave_out_lease(options.get("include_name"))
         super().configure(*args, **options)
         if self._is_comparing():
@@ -199,7 +201,12 @@ def run_command(name: str, config: Config, *args: Any, **options: Any) -> Any:
     """
     command = _find_command(name, options)
     from_cli = config.attributes.get("configure_logger", False)
-    with _lock, keep_process(from_cli=from_cli, selected=check_binds(config)):
+    state = config.attributes.get("flask_migrate_state") or find_state()
+    with (
+        _lock,
+        use_state(state),
+        keep_process(from_cli=from_cli, selected=check_binds(config)),
+    ):
         token = _seen.set(Seen(command=name))
         try:
             with explain_errors(config, _seen.get()):

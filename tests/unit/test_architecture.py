@@ -28,6 +28,7 @@ LIBRARY_ORDER = [
     "comparison",
     "databases",
     "state",
+    "arguments",
     "config",
     "invocation",
 ]
