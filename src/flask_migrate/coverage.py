@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from alembic.util import CommandError
+from sqlalchemy.exc import SQLAlchemyError
 
 from .databases import MAIN_DATABASE, list_databases, list_tables
 from .seen import Seen, logger
@@ -62,12 +64,16 @@ def note_database(seen: Seen, context: MigrationContext, name: str | None) -> No
 
 
 def _find_place(connection: Connection) -> tuple[str, ...] | None:
-    """Ask a database where it is; None where it cannot say, or is in memory and so alone."""
-    statement = PLACES.get(connection.dialect.name)
-    if statement is None:
-        return (connection.engine.url.render_as_string(hide_password=False),)
-    row = connection.exec_driver_sql(statement).one()
-    return None if row[0] is None else tuple(map(str, row))
+    """Ask a database where it is, or take its URL; None where it is in memory, and so alone."""
+    dialect = connection.dialect.name
+    if dialect == "sqlite":
+        (file,) = connection.exec_driver_sql(PLACES[dialect]).one()
+        return (str(file),) if file is not None else None
+    # What only speaks PostgreSQL's protocol may lack the functions: no reason to end the migration.
+    if dialect in PLACES:
+        with suppress(SQLAlchemyError), connection.begin_nested():
+            return tuple(map(str, connection.exec_driver_sql(PLACES[dialect]).one()))
+    return (connection.engine.url.render_as_string(hide_password=False),)
 
 
 def warn_of_left_out(seen: Seen, selected: tuple[str, ...]) -> None:

@@ -25,7 +25,7 @@ from .errors import explain_errors
 from .isolation import keep_process
 from .seen import Seen, logger, seen
 from .stand_ins import find_command
-from .state import find_state, use_state
+from .state import _MigrateConfig, find_state, use_state
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -138,7 +138,7 @@ def _run_and_explain(
         seen.reset(token)
 
 
-def _warn_of_replaced(state: Any) -> None:
+def _warn_of_replaced(state: _MigrateConfig) -> None:
     """Say that a group of commands took another one's name, and so its repository away."""
     if state.replaced is not None:
         logger.warning(

@@ -40,6 +40,7 @@ class Extension(Protocol):
     """What the commands ask of `Migrate`, which makes the state and so cannot be named here."""
 
     directory: str
+    command: str
 
     def call_configure_callbacks(self, config: Config) -> Config:
         """Hand the configuration through the application's functions."""
