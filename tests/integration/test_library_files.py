@@ -113,6 +113,7 @@ MESSAGES = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:'get_engine' is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("template", ["flask", "flask-multidb", "old"])
 def test_message_of_any_kind(
     tmp_path: Path, template: str, capsys: pytest.CaptureFixture[str]
