@@ -33,8 +33,16 @@ from .extension import Migrate
 from .state import _MigrateConfig as _MigrateConfig
 
 if TYPE_CHECKING:
+    from alembic import command as command
+    from alembic.config import Config as _AlembicConfig
+    from alembic.util import CommandError as CommandError
+
     from .cli import catch_errors
     from .config import Config, alembic_version
+    from .seen import logger as _logger
+
+    AlembicConfig = _AlembicConfig
+    log = _logger
 
 __all__ = [
     "Config",
@@ -59,16 +67,29 @@ __all__ = [
     "upgrade",
 ]
 
-_LATE = {"Config": "config", "alembic_version": "config", "catch_errors": "cli"}
+# What needs Alembic or click, and where it is; the last four are not listed as public, but
+# programs for Flask-Migrate import them.
+_LATE = {
+    "Config": (".config", "Config"),
+    "alembic_version": (".config", "alembic_version"),
+    "catch_errors": (".cli", "catch_errors"),
+    "AlembicConfig": ("alembic.config", "Config"),
+    "CommandError": ("alembic.util", "CommandError"),
+    "command": ("alembic", "command"),
+    "log": (".seen", "logger"),
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use what needs Alembic or click (PEP 562)."""
+    """Import it on first use (PEP 562)."""
     if name not in _LATE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    value = getattr(import_module(f".{_LATE[name]}", __name__), name)
+    module, attribute = _LATE[name]
+    if name == "command":
+        import_module("alembic.command")
+    value = getattr(import_module(module, __name__), attribute)
     globals()[name] = value
     return value
 

@@ -176,8 +176,8 @@ def add_command(
     default: str | None = None,
     *,
     several: bool = False,
-) -> None:
-    """Add a function to the group.
+) -> click.Command:
+    """Add a function to the group, and give the command.
 
     Args:
         function: one of `commands`.
@@ -194,14 +194,14 @@ def add_command(
     elif argument:
         params.append(click.Argument([argument], default=default))
     summary = (function.__doc__ or "").split("\n\n", maxsplit=1)[0]
-    db.add_command(
-        RevisionCommand(
-            function.__name__.replace("_", "-"),
-            params=params,
-            callback=with_appcontext(callback),
-            help=summary,
-        )
+    command = RevisionCommand(
+        function.__name__.replace("_", "-"),
+        params=params,
+        callback=with_appcontext(callback),
+        help=summary,
     )
+    db.add_command(command)
+    return command
 
 
 def supply_default(function: Callable[..., R], name: str, default: str | None) -> Callable[..., R]:
@@ -214,19 +214,20 @@ def supply_default(function: Callable[..., R], name: str, default: str | None) -
     return run
 
 
-add_command(commands.list_templates)
-add_command(commands.init)
-add_command(commands.revision)
-add_command(commands.migrate)
-add_command(commands.edit, "revision", "head")
-add_command(commands.merge, "revisions", several=True)
-add_command(commands.upgrade, "revision", "head")
-add_command(commands.downgrade, "revision", "-1")
-add_command(commands.show, "revision", "head")
-add_command(commands.history)
-add_command(commands.heads)
-add_command(commands.branches)
-add_command(commands.current)
-add_command(commands.stamp, "revision", "head", several=True)
-add_command(commands.check)
-add_command(commands.ensure_version)
+# Programs import these by name, as they stood in Flask-Migrate's own module.
+list_templates = add_command(commands.list_templates)
+init = add_command(commands.init)
+revision = add_command(commands.revision)
+migrate = add_command(commands.migrate)
+edit = add_command(commands.edit, "revision", "head")
+merge = add_command(commands.merge, "revisions", several=True)
+upgrade = add_command(commands.upgrade, "revision", "head")
+downgrade = add_command(commands.downgrade, "revision", "-1")
+show = add_command(commands.show, "revision", "head")
+history = add_command(commands.history)
+heads = add_command(commands.heads)
+branches = add_command(commands.branches)
+current = add_command(commands.current)
+stamp = add_command(commands.stamp, "revision", "head", several=True)
+check = add_command(commands.check)
+ensure_version = add_command(commands.ensure_version)

@@ -54,7 +54,7 @@ def init(
     if isinstance(template, os.PathLike):
         template = Path(template).absolute()
     name = str(template or ("flask-multidb" if multidb else "flask"))
-    target = str(directory or group_options().get("directory") or find_state().migrate.directory)
+    target = str(directory or group_options().get("directory") or find_state().directory)
     create_repository(target, name, package=package, pyproject=pyproject)
 
 
@@ -109,7 +109,7 @@ def revision(
         branch_label=branch_label,
         version_path=version_path,
         rev_id=rev_id,
-        depends_on=_several(depends_on) or None,
+        **_used(depends_on=_several(depends_on)),
     )
 
 
@@ -173,7 +173,7 @@ def merge(
         message=message,
         branch_label=branch_label,
         rev_id=rev_id,
-        splice=splice,
+        **_used(splice=splice),
     )
 
 
@@ -255,7 +255,8 @@ def current(
     Raises:
         DatabaseNotAtHead: `check_heads` was given, and a database is elsewhere.
     """
-    _run("current", _config(directory, bind=bind), verbose=verbose, check_heads=check_heads)
+    config = _config(directory, bind=bind)
+    _run("current", config, verbose=verbose, **_used(check_heads=check_heads))
 
 
 def stamp(
@@ -286,6 +287,11 @@ def ensure_version(
     _run("ensure_version", _config(directory, bind=bind), sql=sql)
 
 
+def _used(**options: Any) -> dict[str, Any]:
+    """Keep of the options that Flask-Migrate 4.1 lacks, and some Alembic too, those in use."""
+    return {name: value for name, value in options.items() if value}
+
+
 def _several(names: Names | None) -> list[str]:
     return [names] if isinstance(names, str) else [*(names or ())]
 
@@ -303,7 +309,7 @@ def _config(
         options["autogenerate"] = True
     if bind:
         options["bind"] = _several(bind)
-    return find_state().migrate.get_config(directory, x_arg=x_arg, opts=options)
+    return find_state(directory).migrate.get_config(directory, x_arg=x_arg, opts=options)
 
 
 def _make_versions(config: Config) -> None:

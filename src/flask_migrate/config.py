@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import os
 import re
 import sys
 import tomllib
@@ -103,7 +104,7 @@ def find_pyproject(directory: Path) -> Path | None:
     """Find the nearest pyproject.toml at or above a repository, if it has `[tool.alembic]`."""
     for folder in (directory, *directory.parents):
         path = folder / "pyproject.toml"
-        if path.is_file():
+        if os.path.isfile(path):  # noqa: PTH113 - Path's own raises where a folder is closed
             return path if read_section(path) is not None else None
     return None
 
@@ -112,14 +113,15 @@ def read_section(pyproject: Path) -> dict[str, Any] | None:
     """Read `[tool.alembic]` of a pyproject.toml; None where it has no such section.
 
     Raises:
-        CommandError: the file is malformed.
+        CommandError: the file is malformed or unreadable.
     """
     try:
         document = tomllib.loads(pyproject.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise CommandError(f"{pyproject} cannot be read: {error}") from error
-    section: dict[str, Any] | None = document.get("tool", {}).get("alembic")
-    return section
+    tool = document.get("tool")
+    section = tool.get("alembic") if isinstance(tool, dict) else None
+    return section if isinstance(section, dict) else None
 
 
 def load_config(directory: str, section: str = "alembic") -> Config:
@@ -146,6 +148,7 @@ def load_config(directory: str, section: str = "alembic") -> Config:
         config.set_main_option("script_location", escape(directory))
     except (configparser.Error, UnicodeDecodeError) as error:
         raise CommandError(f"{ini} cannot be read: {error}") from error
+    _divide_paths(config)
     if not HAS_TOML:
         _translate_separator(config)
     return config
@@ -154,14 +157,39 @@ def load_config(directory: str, section: str = "alembic") -> Config:
 def _find_section_for(directory: Path) -> Path | None:
     """Find the pyproject.toml that a repository has its configuration in, or a part of it.
 
-    A section that names another repository is not for this one, if this one has an alembic.ini.
+    A section that names another repository is not for this one, if this one has an alembic.ini;
+    and what is wrong with a pyproject.toml is no business of it then.
     """
-    pyproject = find_pyproject(directory.absolute())
-    if pyproject is None or not (directory / "alembic.ini").exists():
+    has_ini = (directory / "alembic.ini").exists()
+    try:
+        pyproject = find_pyproject(directory.absolute())
+    except CommandError:
+        if has_ini:
+            return None
+        raise
+    if pyproject is None or not has_ini:
         return pyproject
     named = (read_section(pyproject) or {}).get("script_location", directory)
     named = str(named).replace("%(here)s", str(pyproject.parent)).replace("%%", "%")
     return pyproject if Path(named).resolve() == directory.resolve() else None
+
+
+def _divide_paths(config: Config) -> None:
+    """Take a list with spaces or commas for one, as Alembic does without a `path_separator`.
+
+    Ours is `os`, in alembic.ini; what is written for Flask-Migrate's own, which has none, would be
+    one path that is not there.
+    """
+    if config.get_main_option("path_separator") != "os":
+        return
+    for option in ("version_locations", "prepend_sys_path"):
+        whole = config.get_main_option(option)
+        if not whole or os.pathsep in whole or Path(whole).exists():
+            continue
+        # As it is written: a space in what `%(here)s` stands for divides nothing.
+        text = config.file_config.get(config.config_ini_section, option, raw=True)
+        parts = [part for part in re.split(r"[,\s]+", text) if part]
+        config.set_main_option(option, os.pathsep.join(parts))
 
 
 def _translate_separator(config: Config) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from alembic.util import CommandError
@@ -24,6 +26,37 @@ def list_databases() -> list[str]:
     if not names:
         names = _list_without_engines(db)
     return [*dict.fromkeys(name or "" for name in names)]
+
+
+def function_of(database: str) -> str:
+    """Name the function of a database as the template does."""
+    return "upgrade_" + re.sub(r"\W", "_", database)
+
+
+def check_functions(databases: Iterable[str]) -> None:
+    """Refuse two databases of one function.
+
+    Raises:
+        CommandError: each would get the other's tables.
+    """
+    names: dict[str, str] = {}
+    for name in databases:
+        other = names.setdefault(function_of(name), name)
+        if other != name:
+            raise CommandError(
+                f"The databases {other} and {name} share the function {function_of(name)}: "
+                "each would get the other's tables. Rename one of the binds."
+            )
+
+
+def list_tables(database: str) -> list[str]:
+    """Name the tables of the models of one database, as far as the database object tells them."""
+    db = find_state().db
+    if hasattr(db, "metadatas"):
+        metadata = db.metadatas.get(database or None)
+        return sorted(metadata.tables) if metadata is not None else []
+    tables = getattr(getattr(db, "metadata", None), "tables", {})
+    return sorted(n for n, table in tables.items() if table.info.get("bind_key") == database)
 
 
 def list_urls() -> list[URL]:

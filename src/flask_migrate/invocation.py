@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any
 
+import click
 from flask import g, has_app_context
 
 # What a function of ours takes for a path, and for one name or several.
@@ -18,8 +19,13 @@ from_command_line: ContextVar[bool] = ContextVar("from_command_line", default=Fa
 
 
 def keep_group_options(options: dict[str, Any]) -> None:
-    """Keep the options of the group for the subcommand, which click does not hand them to."""
-    g._flask_migrate_group = options  # noqa: SLF001
+    """Keep the options of the group for the subcommand, which click does not hand them to.
+
+    They end with the group: the application's context may live on, as in a test.
+    """
+    context, before = click.get_current_context(), group_options()
+    g._flask_migrate_group = {**options, "command": context.info_name}  # noqa: SLF001
+    context.call_on_close(lambda: setattr(g, "_flask_migrate_group", before))
 
 
 def group_options() -> dict[str, Any]:

@@ -15,7 +15,8 @@ from typing import Any
 from alembic.util import CommandError
 from flask import current_app
 
-from .state import ConfigureArguments, find_state
+from .arguments import copy_arguments
+from .state import find_state
 
 
 @contextmanager
@@ -69,23 +70,18 @@ def _check_readable(name: Any) -> None:
         raise CommandError(f"env.py sets up logging from {name}, which is missing or unreadable.")
 
 
-def _copy(value: Any) -> Any:
-    """Copy dictionaries and lists all the way down, and nothing else."""
-    if isinstance(value, dict):
-        return {key: _copy(item) for key, item in value.items()}
-    return [_copy(item) for item in value] if isinstance(value, list) else value
-
-
 @contextmanager
 def _keep_dictionaries(selected: Collection[str]) -> Iterator[None]:
     """Let `env.py` work on copies: some add to, pop from or empty what they find."""
     state, settings = find_state(), current_app.config
     arguments, binds = state.configure_args, settings.get("SQLALCHEMY_BINDS")
-    state.configure_args = ConfigureArguments(_copy(arguments), dict(arguments.defaults))
+    state.configure_args = copy_arguments(arguments)
     if binds is not None:
         # An old env.py finds its databases here; what is not selected is not there.
         settings["SQLALCHEMY_BINDS"] = {
-            name: _copy(value) for name, value in binds.items() if not selected or name in selected
+            name: copy_arguments(value)
+            for name, value in binds.items()
+            if not selected or name in selected
         }
     try:
         yield

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from alembic import command
 from alembic.util import CommandError
 
 from .config import HAS_TOML, Config, escape, find_pyproject, version_text
+from .coverage import list_binds
+from .seen import logger
 from .state import find_state
 
 # `here` is the folder of pyproject.toml, so that Alembic's own command finds the repository too.
@@ -41,9 +44,23 @@ def create_repository(directory: str, template: str, *, package: bool, pyproject
     config.set_main_option("script_location", escape(directory))
     config = find_state().migrate.call_configure_callbacks(config)
     command.init(config, directory, template=name, package=package)
+    _warn_of_binds(Path(directory))
     if toml is not None:
         Path(directory, "alembic.ini").unlink(missing_ok=True)
         _append_section(toml, Path(directory))
+
+
+def _warn_of_binds(directory: Path) -> None:
+    """Say that the application has several databases, where the repository is for one."""
+    binds: list[str] = []
+    with suppress(Exception):  # no database at all yet, or none that can be asked, is fine for init
+        binds = list_binds()
+    if binds and "engine_name" not in (directory / "env.py").read_text(encoding="utf-8"):
+        logger.warning(
+            "The application has more databases than its main one (%s), and this repository is "
+            "for one: for all of them, delete it and take 'init --multidb'.",
+            ", ".join(binds),
+        )
 
 
 def _find_place(directory: Path) -> Path:

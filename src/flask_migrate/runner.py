@@ -1,42 +1,38 @@
 """Runs Alembic's commands in an environment of our own.
 
-Alembic's commands name two collaborators: `EnvironmentContext`, which `env.py` talks to, and
-`ScriptDirectory`, which loads the revisions. A private copy of the module `alembic.command`
-holds ours in their place, so nothing of Alembic's is changed for others.
+What `env.py` talks to is ours, and so are the revisions (`scripts`); `stand_ins` says how Alembic's
+commands come to them.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib.util
 import inspect
-import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextvars import ContextVar
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, Self, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Self
 
 import alembic.context
 from alembic.runtime.environment import EnvironmentContext
-from alembic.script import Script, ScriptDirectory
-from alembic.script.revision import RevisionMap
 from alembic.util import CommandError
 
-from .comparison import leave_out_lease, warn_without_models
+from .arguments import CONTEXT_DEFAULTS
+from .comparison import leave_out_own, warn_without_models
 from .config import version_text
-from .databases import MAIN_DATABASE, check_binds, list_databases, selected_binds
-from .errors import Seen, explain_errors
+from .coverage import note_database, warn_of_left_out
+from .databases import MAIN_DATABASE, check_binds, check_functions, list_databases, selected_binds
+from .errors import explain_errors
 from .isolation import keep_process
-from .state import find_state
+from .seen import Seen, logger, seen
+from .stand_ins import find_command
+from .state import _MigrateConfig, find_state, use_state
 
 if TYPE_CHECKING:
     from alembic.config import Config
+    from alembic.script import ScriptDirectory
 
 # Alembic's proxies `alembic.context` and `alembic.op` exist once in a process.
 _lock = threading.RLock()
-
-_seen: ContextVar[Seen] = ContextVar("_seen")
 
 
 class Environment(EnvironmentContext):
@@ -44,10 +40,16 @@ class Environment(EnvironmentContext):
 
     def __init__(self, config: Config, script: ScriptDirectory, **options: Any) -> None:
         super().__init__(config, script, **options)
-        _seen.get().comparison = self.context_opts.get("revision_context")
+        self._seen = seen.get() or Seen()
+        self._seen.comparison = self.context_opts.get("revision_context")
         function = self.context_opts.get("fn")
         if function is not None:
-            self.context_opts["fn"] = _note_revisions(function)
+            self.context_opts["fn"] = _note_revisions(function, self._seen)
+
+    def __init_subclass__(cls) -> None:
+        """Let the functions of the module `alembic.context` find an instance of a derived class."""
+        super().__init_subclass__()
+        cls.create_module_class_proxy(vars(alembic.context), {})
 
     def __enter__(self) -> Self:
         """Install the functions of `alembic.context`, and remember whose they were."""
@@ -64,9 +66,10 @@ class Environment(EnvironmentContext):
     def configure(self, *args: Any, **options: Any) -> None:
         """Configure Alembic's context, with our defaults where `env.py` gives no value."""
         arguments = find_state().configure_args
-        for name, value in getattr(arguments, "defaults", {}).items():
-            options.setdefault(name, value)
-        options["include_name"] = leave_out_lease(options.get("include_name"))
+        for name in CONTEXT_DEFAULTS:
+            if name in arguments:
+                options.setdefault(name, arguments[name])
+        options["include_name"] = leave_out_own(options.get("include_name"))
         super().configure(*args, **options)
         if self._is_comparing():
             warn_without_models(self.get_context(), options.get("target_metadata"))
@@ -82,111 +85,26 @@ class Environment(EnvironmentContext):
         if selected and "engine_name" not in arguments:
             raise CommandError("--bind needs a repository for several databases.")
         if not selected or (arguments["engine_name"] or MAIN_DATABASE) in selected:
+            if "engine_name" in arguments:
+                check_functions(list_databases())
+            note_database(self._seen, self.get_context(), arguments.get("engine_name"))
             super().run_migrations(**arguments)
 
 
-# Lets the functions of the module `alembic.context` find an instance of ours.
+# The same for an instance of ours.
 Environment.create_module_class_proxy(vars(alembic.context), {})
 
 
-def _note_revisions(function: Callable[..., Any]) -> Callable[..., Any]:
+def _note_revisions(function: Callable[..., Any], now: Seen) -> Callable[..., Any]:
     """Remember which revisions the databases hold, for errors that can then name them."""
 
     @functools.wraps(function)
     def run(rev: Any, context: Any) -> Any:
-        _seen.get().revisions.update(rev or ())
-        _seen.get().current = tuple(rev or ())
+        now.revisions.update(rev or ())
+        now.current = tuple(rev or ())
         return function(rev, context)
 
     return run
-
-
-class Scripts(ScriptDirectory):
-    """The revisions of a repository, each with a function for every database of today."""
-
-    database_names: Sequence[str] = ()
-    selected: Sequence[str] = ()
-
-    @classmethod
-    def from_config(cls, config: Config) -> Scripts:
-        """Open the repository that the configuration names."""
-        scripts = ScriptDirectory.from_config(config)
-        # Alembic's from_config makes its own class, whatever it is called on.
-        scripts.__class__ = cls
-        scripts = cast("Scripts", scripts)
-        scripts.revision_map = RevisionMap(scripts._load_revisions)  # noqa: SLF001
-        scripts.database_names = list_databases()
-        scripts.selected = selected_binds(config)
-        return scripts
-
-    def _load_revisions(self) -> Iterator[Script]:
-        found: set[str] = set()
-        for script in super()._load_revisions():
-            found |= {name for name in vars(script.module) if name.startswith("upgrade_")}
-            self._supply_functions(script.module)
-            yield script
-        self._check_functions(found)
-
-    def _check_functions(self, found: set[str]) -> None:
-        """Refuse to pass over a database that was renamed, and two that share their functions.
-
-        Args:
-            found: names of the functions that any of the revisions has.
-
-        Raises:
-            CommandError: a database would be called up to date without any of its tables.
-        """
-        names: dict[str, str] = {}
-        for name in self.database_names:
-            other = names.setdefault(_function_of(name), name)
-            if other != name and found & {*names}:
-                raise CommandError(
-                    f"The databases {other} and {name} share the function {_function_of(name)}: "
-                    "each would get the other's tables. Rename one of the binds."
-                )
-        if _seen.get().command != "upgrade" or not found & {*names}:
-            return
-        missing = sorted(
-            function
-            for function, name in names.items()
-            if function not in found
-            and (not self.selected or (name or MAIN_DATABASE) in self.selected)
-        )
-        gone = sorted(found - {*names})
-        if missing and gone:
-            raise CommandError(
-                f"No revision has a function {', '.join(missing)}, but there are "
-                f"{', '.join(gone)}, for which the application has no database: if it was renamed, "
-                "rename them too; if it is another one, make a revision first."
-            )
-
-    def _supply_functions(self, module: ModuleType) -> None:
-        """Give a revision that is older than a bind the function that it lacks for it.
-
-        Revisions for several databases call `globals()["upgrade_<bind>"]`.
-        """
-        functions = vars(module)
-        if not any(f"upgrade_{name}" in functions for name in self.database_names):
-            return
-        for name in self.database_names:
-            for direction in ("upgrade", "downgrade"):
-                functions.setdefault(f"{direction}_{name}", lambda: None)
-
-
-def _function_of(database: str) -> str:
-    """Name the function of a database as the template does."""
-    return "upgrade_" + re.sub(r"\W", "_", database)
-
-
-@functools.cache
-def load_commands() -> ModuleType:
-    """Execute `alembic.command` once more as a module of our own, with our collaborators."""
-    spec = importlib.util.find_spec("alembic.command")
-    assert spec is not None and spec.loader is not None  # noqa: S101, PT018
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    vars(module).update(EnvironmentContext=Environment, ScriptDirectory=Scripts)
-    return module
 
 
 def run_command(name: str, config: Config, *args: Any, **options: Any) -> Any:
@@ -197,25 +115,50 @@ def run_command(name: str, config: Config, *args: Any, **options: Any) -> Any:
     Raises:
         CommandError: Alembic refuses, or the installed Alembic lacks the command or an option.
     """
-    command = _find_command(name, options)
     from_cli = config.attributes.get("configure_logger", False)
-    with _lock, keep_process(from_cli=from_cli, selected=check_binds(config)):
-        token = _seen.set(Seen(command=name))
-        try:
-            with explain_errors(config, _seen.get()):
-                return command(config, *args, **options)
-        finally:
-            _seen.reset(token)
+    state = config.attributes.get("flask_migrate_state") or find_state()
+    with _lock, use_state(state):
+        selected, command = check_binds(config), _find_command(name, options)
+        with keep_process(from_cli=from_cli, selected=selected):
+            _warn_of_replaced(state)
+            return _run_and_explain(command, name, config, *args, **options)
+
+
+def _run_and_explain(
+    command: Callable[..., Any], name: str, config: Config, *args: Any, **options: Any
+) -> Any:
+    """Run a command, with a word about what it met and what it passed over."""
+    token = seen.set(now := Seen(command=name))
+    try:
+        with explain_errors(config, now):
+            result = command(config, *args, **options)
+        warn_of_left_out(now, selected_binds(config))
+        return result
+    finally:
+        seen.reset(token)
+
+
+def _warn_of_replaced(state: _MigrateConfig) -> None:
+    """Say that a group of commands took another one's name, and so its repository away."""
+    if state.replaced is not None:
+        logger.warning(
+            "Two Migrate objects have the group of commands %r: this one is for %s, that for %s "
+            "cannot be reached. Give one of them another name, Migrate(..., command=...).",
+            state.migrate.command,
+            state.directory,
+            state.replaced,
+        )
 
 
 def _find_command(name: str, options: dict[str, Any]) -> Callable[..., Any]:
     """Find a command, and drop options that it lacks and that are not used."""
-    command: Callable[..., Any] | None = getattr(load_commands(), name, None)
+    command = find_command(name, Environment)
     if command is None:
         flag = name.replace("_", "-")
         raise CommandError(f"Alembic {version_text()} has no command {flag}; upgrade Alembic.")
-    known = inspect.signature(command).parameters
-    for option in [option for option in options if option not in known]:
+    parameters = inspect.signature(command).parameters
+    takes_all = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+    for option in [] if takes_all else options.keys() - parameters.keys():
         if options.pop(option):
             flag = "--" + option.replace("_", "-")
             raise CommandError(f"{name}: Alembic {version_text()} has no {flag}; upgrade Alembic.")

@@ -72,11 +72,8 @@ def test_check_heads_of_old_alembic(branched: Project) -> None:
 
 def test_option_that_alembic_lacks(branched: Project, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same for any command and option, whichever Alembic is installed."""
-    from flask_migrate import runner
-
-    commands = runner.load_commands()
-    monkeypatch.setattr(commands, "merge", lambda config, revisions: None)  # noqa: ARG005
-    monkeypatch.delattr(commands, "ensure_version")
+    monkeypatch.setattr("alembic.command.merge", lambda _config, _revisions: None)
+    monkeypatch.delattr("alembic.command.ensure_version")
     with branched.app.app_context():
         with pytest.raises(CommandError, match=r"merge: Alembic .* has no --splice; upgrade"):
             flask_migrate.merge(revisions="heads", splice=True)

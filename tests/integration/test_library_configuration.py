@@ -209,13 +209,35 @@ def test_malformed_ini(project: Project, content: bytes) -> None:
 
 @needs_toml
 def test_malformed_pyproject(project: Project) -> None:
-    """So is a malformed pyproject.toml."""
+    """So is a malformed pyproject.toml that may have the configuration."""
+    (project.directory / "alembic.ini").unlink()
     (project.folder / "pyproject.toml").write_text("[tool\n")
     with (
         project.app.app_context(),
         pytest.raises(CommandError, match=r"pyproject\.toml cannot be read"),
     ):
         flask_migrate.heads()
+
+
+@needs_toml
+@pytest.mark.parametrize(
+    "content", [b"[tool\n", b"tool = 3\n", b"[tool]\nalembic = 3\n", b"\xff", None], ids=repr
+)
+def test_pyproject_of_others(project: Project, content: bytes | None) -> None:
+    """What is wrong with a pyproject.toml above is no business of a repository with alembic.ini."""
+    file = project.folder / "pyproject.toml"
+    if content is None:
+        file.symlink_to("/proc/self/mem")  # cannot be read, by the super-user neither
+    else:
+        file.write_bytes(content)
+    run_round(project)
+    (project.directory / "alembic.ini").unlink()
+    with project.app.app_context():
+        if content is None:
+            with pytest.raises(CommandError, match=r"pyproject\.toml cannot be read"):
+                flask_migrate.heads()
+        elif b"3" in content:
+            flask_migrate.heads()
 
 
 def test_callbacks_keep_their_order(project: Project) -> None:

@@ -276,6 +276,25 @@ def test_no_models_were_imported(tmp_path: Path) -> None:
     assert "No models" not in quiet.stderr
 
 
+HIDING = {
+    "all names": ("include_name=lambda name, type_, _: type_ != 'table'", False),
+    "all objects": ("include_object=lambda o, n, type_, *_: type_ != 'table'", False),
+    "others": ("include_name=lambda name, type_, _: name != 'other'", True),
+}
+
+
+@pytest.mark.parametrize("hidden", HIDING)
+def test_tables_that_are_hidden_are_not_dropped(tmp_path: Path, hidden: str) -> None:
+    """What the application hides from autogenerate is not called about to be dropped."""
+    argument, dropped = HIDING[hidden]
+    write_app(tmp_path)
+    flask(tmp_path, "db init", "db migrate", "db upgrade")
+    source = SINGLE.split("class Person")[0].replace("(app, db)", f"(app, db, {argument})")
+    write_app(tmp_path, source)
+    (result,) = flask(tmp_path, "db check", fail=dropped)
+    assert ("would be dropped (person)" in result.stderr) is dropped
+
+
 def test_types_are_shipped() -> None:
     """The package carries `py.typed`; `tests/typing` shows what that promises."""
     assert (Path(flask_migrate.__file__).parent / "py.typed").is_file()

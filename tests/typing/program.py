@@ -1,12 +1,15 @@
 """A user's program that calls every public name; `mypy --strict` checks it, nothing runs it."""
 
 from pathlib import Path
+from typing import Any
 
+from alembic.runtime.migration import MigrationContext
 from alembic.script import Script
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 from flask_sqlalchemy_lite import SQLAlchemy as Lite
-from sqlalchemy import Engine, MetaData, create_engine
+from sqlalchemy import Column, Engine, MetaData, create_engine
+from sqlalchemy.types import TypeEngine
 
 import flask_migrate
 from flask_migrate import (
@@ -47,6 +50,22 @@ class Getter:
 extension = Migrate(app, SQLAlchemy(app), directory=Path("migrations"), compare_type=False)
 Migrate(app, Lite(app), "migrations", "db", target_metadata=[MetaData(), MetaData()])
 Migrate(app, Getter(), version_table="versions")
+
+
+def compare(
+    context: MigrationContext,
+    inspected: Column[Any],
+    declared: Column[Any],
+    inspected_type: TypeEngine[Any],
+    declared_type: TypeEngine[Any],
+) -> bool | None:
+    """Compare two types in place of Alembic."""
+    if context.as_sql or inspected.name != declared.name:
+        return None
+    return repr(inspected_type) != repr(declared_type)
+
+
+Migrate(app, Lite(app), compare_type=compare).init_app(app, compare_type=compare)
 later = Migrate()
 later.init_app(app, SQLAlchemy(), directory="elsewhere", render_as_batch=False)
 

@@ -23,13 +23,18 @@ LIBRARY_ORDER = [
     "commands",
     "repository",
     "runner",
+    "stand_ins",
+    "scripts",
     "isolation",
     "errors",
     "comparison",
+    "coverage",
     "databases",
     "state",
+    "arguments",
     "config",
     "invocation",
+    "seen",
 ]
 
 

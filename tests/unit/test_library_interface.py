@@ -14,8 +14,8 @@ from flask_sqlalchemy import SQLAlchemy
 
 import flask_migrate
 from flask_migrate import Config, Migrate
+from flask_migrate.arguments import ConfigureArguments
 from flask_migrate.cli import db as group
-from flask_migrate.state import ConfigureArguments
 
 _REVISION = {
     "message": None,
@@ -143,6 +143,21 @@ def test_public_names() -> None:
         _ = flask_migrate.nothing
 
 
+def test_names_that_are_not_listed() -> None:
+    """Programs import more of Flask-Migrate's module than it lists, and commands of its group."""
+    import alembic.command
+    from alembic.util import CommandError
+
+    from flask_migrate import cli
+
+    assert flask_migrate.command is alembic.command
+    assert flask_migrate.CommandError is CommandError
+    assert flask_migrate.AlembicConfig is AlembicConfig
+    assert flask_migrate.log.name == "flask_migrate"
+    for name, command in group.commands.items():
+        assert getattr(cli, name.replace("-", "_")) is command
+
+
 @pytest.fixture
 def app() -> Flask:
     """Return an application with a database in memory."""
@@ -159,7 +174,12 @@ def test_extension_fields(app: Flask) -> None:
     assert isinstance(state, flask_migrate._MigrateConfig)  # noqa: SLF001
     assert (state.migrate, state.db, state.directory) == (migrate, db, "some/where")
     assert state.metadata is db.metadata
-    assert {**state.configure_args} == {"include_schemas": True}
+    assert type(state.configure_args) is dict
+    assert state.configure_args == {
+        "include_schemas": True,
+        "compare_type": True,
+        "render_as_batch": True,
+    }
     assert migrate.db is db
     assert migrate.directory == "some/where"
     assert migrate.command == "db"
@@ -179,8 +199,12 @@ def test_initialises_only_with_both(app: Flask) -> None:
     migrate.init_app(app, db, render_as_batch=False, tag="second")
     state = app.extensions["migrate"]
     assert state.directory == "one"
-    assert state.configure_args.defaults == {"compare_type": False, "render_as_batch": False}
-    assert {**state.configure_args} == {"tag": "second"}
+    assert state.configure_args == {
+        "tag": "second",
+        "compare_type": False,
+        "render_as_batch": False,
+    }
+    assert migrate.alembic_ctx_kwargs == state.configure_args
     assert "two" in app.cli.commands
 
 
@@ -219,6 +243,8 @@ def test_configure_arguments() -> None:
     assert (arguments.get("a"), arguments.get("b"), arguments.get("b", 5)) == (1, None, 5)
     assert "compare_type" in arguments
     assert "b" not in arguments
+    assert arguments.setdefault("compare_type", False) is True
+    assert arguments.setdefault("c", 7) == arguments.pop("c") == 7
     assert arguments.pop("compare_type") is True
     assert "compare_type" not in arguments
     del arguments["render_as_batch"], arguments["a"]
