@@ -32,6 +32,7 @@ TABLES = {"r1": "ran", "r2": "t2", "r3": "t3", "r4": "t4"}
 _POINTS_OF = {
     "reading": "1",
     "behind the lock": "2",
+    "migrating": "3",
     "commit": "midway",
     "end": "end 3",
     "reading back": "4",
