@@ -1,7 +1,8 @@
-"""A link to a server that can be made to stall: nothing passes any more, and nothing ends."""
+"""A link to a server that can be made to stall, where nothing passes and nothing ends, or cut."""
 
 import selectors
 import socket
+import struct
 import threading
 from contextlib import suppress
 from typing import Self
@@ -23,6 +24,8 @@ class Link:
         self._selector.register(self._listener, selectors.EVENT_READ)
         self._sockets = [self._listener]
         self._stalls = threading.Event()
+        self._cuts = threading.Event()
+        self._cut = threading.Event()
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -36,8 +39,16 @@ class Link:
         """Let nothing pass any more."""
         self._stalls.set()
 
+    def cut(self) -> None:
+        """Break what is connected, on both sides; who comes later is let in."""
+        self._cut.clear()
+        self._cuts.set()
+        self._cut.wait()
+
     def _run(self) -> None:
         while not self._over.is_set():
+            if self._cuts.is_set():
+                self._break()
             for key, _ in self._selector.select(0.05):
                 if key.fileobj is self._listener:
                     self._accept()
@@ -55,6 +66,18 @@ class Link:
         self._sockets.append(server)
         self._selector.register(client, selectors.EVENT_READ, server)
         self._selector.register(server, selectors.EVENT_READ, client)
+
+    def _break(self) -> None:
+        """Reset all connections: a close without lingering does (socket(7), SO_LINGER)."""
+        self._cuts.clear()
+        for one in self._sockets[1:]:
+            with suppress(KeyError):
+                self._selector.unregister(one)
+            with suppress(OSError):
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            one.close()
+        del self._sockets[1:]
+        self._cut.set()
 
     def _pass_on(self, key: selectors.SelectorKey) -> None:
         assert isinstance(key.fileobj, socket.socket)
