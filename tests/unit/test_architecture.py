@@ -28,6 +28,8 @@ LIBRARY_ORDER = [
     "comparison",
     "databases",
     "state",
+    "transaction",
+    "foreign_keys",
     "config",
     "invocation",
 ]

@@ -31,6 +31,12 @@ _VERSION_TABLES: Final = """
 class SQLite(Dialect):
     """SQLite, in a file or in memory."""
 
+    can_transact_ddl = True
+
+    def is_autocommitting(self, connection: Connection) -> bool:
+        """See whether a statement has left a transaction open, the driver's or an own BEGIN's."""
+        return getattr(connection.connection.driver_connection, "in_transaction", True) is False
+
     def arguments(self, url: URL, seconds: float, answer: float | None = None) -> dict[str, Any]:
         """Limit the wait for another process's lock, which is all that connecting can wait for."""
         return {"timeout": seconds} if url.get_driver_name() == "pysqlite" else {}

@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, event
+from sqlalchemy.engine import ExceptionContext
 
+from flask_migrate_sidecar.database.dialect import find_dialect
 from flask_migrate_sidecar.process import threads
 
 # A COMMIT of the revision's own, alone or among other statements.
@@ -18,7 +20,7 @@ _BODY: Final = re.compile(r"/\*.*?\*/|--[^\n]*|'[^']*'|\$(?P<tag>\w*)\$.*?\$(?P=
 _MAKES: Final = re.compile(r"\bINTO\b", re.IGNORECASE)
 # What leaves nothing behind, though each statement is its own transaction.
 _LEAVES_NOTHING: Final = re.compile(
-    r"\s*(?:SELECT|SHOW|SET|RESET|EXPLAIN|BEGIN|ROLLBACK|SAVEPOINT|RELEASE)\b", re.IGNORECASE
+    r"\s*(?:SELECT|SHOW|SET|PRAGMA|RESET|EXPLAIN|BEGIN|ROLLBACK|SAVEPOINT|RELEASE)\b", re.IGNORECASE
 )
 
 
@@ -29,42 +31,88 @@ def commits_noted(note: Callable[[], None]) -> Iterator[None]:
     SQLAlchemy tells of its own commits (`ConnectionEvents.commit`); a statement that commits, and
     one that runs in no transaction (`autocommit_block()`), are seen when they run.
     """
-    writing: set[Connection] = set()
-
-    def commit(connection: Connection) -> None:
-        # The threads of the locks renew and look: what they commit is no migration's.
-        if connection in writing and not threads.is_ours():
-            note()
-        writing.discard(connection)
-
-    def begin(connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
-        # One that fails leaves an index behind, which is INVALID.
-        if "CONCURRENTLY" in statement.upper() and _is_autocommitting(connection):
-            note()
-
-    def end(connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
-        told = _BODY.sub(" ", statement)
-        writes = not _LEAVES_NOTHING.match(told) or bool(_MAKES.search(told))
-        if writes:
-            writing.add(connection)
-        is_final = _is_autocommitting(connection) and writes
-        if is_final or _COMMITS.search(told):
-            note()
-
-    event.listen(Engine, "commit", commit)
-    event.listen(Engine, "before_cursor_execute", begin)
-    event.listen(Engine, "after_cursor_execute", end)
+    commits = _Commits(note)
+    listeners: list[tuple[str, Callable[..., None]]] = [
+        ("engine_connect", commits.watch),
+        ("begin", commits.start),
+        ("commit", commits.commit),
+        ("rollback", commits.look),
+        ("before_cursor_execute", commits.begin),
+        ("after_cursor_execute", commits.end),
+        ("handle_error", commits.fail),
+    ]
+    for name, listener in listeners:
+        event.listen(Engine, name, listener)
     try:
         yield
     finally:
-        event.remove(Engine, "commit", commit)
-        event.remove(Engine, "before_cursor_execute", begin)
-        event.remove(Engine, "after_cursor_execute", end)
+        for name, listener in listeners:
+            event.remove(Engine, name, listener)
+
+
+class _Commits:
+    """Tells of commits.
+
+    Args:
+        note: is called for each.
+    """
+
+    def __init__(self, note: Callable[[], None]) -> None:
+        self._note = note
+        self._writing: set[Connection] = set()
+        # Those whose transaction was open when they were seen last.
+        self._open: set[Connection] = set()
+
+    def watch(self, connection: Connection) -> None:
+        """Look before each statement, before the library begins what is over anew."""
+        event.listen(connection, "before_cursor_execute", lambda *_: self.look(connection))
+
+    def start(self, connection: Connection) -> None:
+        """See SQLAlchemy begin, which is an own BEGIN with some drivers only."""
+        if not _is_autocommitting(connection):
+            self._open.add(connection)
+
+    def commit(self, connection: Connection) -> None:
+        """See SQLAlchemy commit."""
+        # The threads of the locks renew and look: what they commit is no migration's.
+        if connection in self._writing and not threads.is_ours():
+            self._note()
+        self._writing.discard(connection)
+        self._open.discard(connection)
+
+    def look(self, connection: Connection) -> None:
+        """See that a transaction is over which nobody was seen to end: `executescript()` has."""
+        if connection in self._open and not connection.invalidated:
+            self._open.discard(connection)
+            if _is_autocommitting(connection):
+                self._note()
+
+    def begin(self, connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
+        """See a statement begin."""
+        # One that fails leaves an index behind, which is INVALID.
+        if "CONCURRENTLY" in statement.upper() and _is_autocommitting(connection):
+            self._note()
+
+    def end(self, connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
+        """See a statement that has run."""
+        told = _BODY.sub(" ", statement)
+        writes = not _LEAVES_NOTHING.match(told) or bool(_MAKES.search(told))
+        if writes:
+            self._writing.add(connection)
+        is_autocommitting = _is_autocommitting(connection)
+        if (is_autocommitting and writes) or _COMMITS.search(told):
+            self._note()
+        if not is_autocommitting:
+            self._open.add(connection)
+
+    def fail(self, context: ExceptionContext) -> None:
+        """See a statement fail: some errors end SQLite's transaction (lang_transaction.html)."""
+        if context.connection is not None:
+            self._open.discard(context.connection)
 
 
 def _is_autocommitting(connection: Connection) -> bool:
-    driver = connection.connection.dbapi_connection
-    return getattr(driver, "autocommit", False) is True
+    return find_dialect(connection.dialect.name).is_autocommitting(connection)
 
 
 @contextmanager
