@@ -117,15 +117,20 @@ def write_app(
         options: source behind `Migrate(app, db`.
         environment: the source of `env.py`.
     """
+    write_revisions(folder, bodies, environment)
+    switch = "ON" if enforced else "OFF"
+    (folder / "app.py").write_text(APP.format(enforced=switch, more=more, options=options))
+    return folder
+
+
+def write_revisions(folder: Path, bodies: Sequence[str], environment: str) -> None:
+    """Write a repository with one revision for each body."""
     (folder / "migrations/versions").mkdir(parents=True)
     (folder / "migrations/env.py").write_text(environment)
     (folder / "migrations/alembic.ini").write_text(old.INI)
     (folder / "migrations/script.py.mako").write_text(old.SCRIPT)
-    switch = "ON" if enforced else "OFF"
-    (folder / "app.py").write_text(APP.format(enforced=switch, more=more, options=options))
     for number, body in enumerate(bodies, start=1):
         add_revision(folder, number, body)
-    return folder
 
 
 def add_revision(folder: Path, number: int, body: str) -> None:

@@ -51,7 +51,7 @@ class Transaction:
         self._errors: Any = connection.dialect.loaded_dbapi.Error
         self._pool = connection.engine.pool
         self._control = getattr(self._driver, "autocommit", _LEGACY_CONTROL)
-        self._is_checked = self._is_over = False
+        self._is_checked = self._is_over = self._is_last = False
         self._take_over(connection)
 
     def _take_over(self, connection: Connection) -> None:
@@ -89,6 +89,8 @@ class Transaction:
         Whoever reads first and writes later is refused at once if another one has written between
         (SQLite manual, "Isolation"); but who has nothing to write is not to wait for a writer.
         """
+        if self._is_last and not self._is_begun:
+            self._restore()
         if self._is_over or self._is_begun or _is_autocommitting(connection):
             return
         self._keys.enforce(enforced=False)
@@ -145,7 +147,8 @@ class Transaction:
             self._restore()
 
     def close(self, connection: Connection) -> None:
-        """Let go of a connection that `env.py` keeps; within a transaction, once it is over."""
+        """Let go of a connection that `env.py` keeps; within a transaction, behind that one."""
+        self._is_last = True
         if self._is_over or connection.closed or not connection.in_transaction():
             self._restore()
             event.remove(self._pool, "checkin", self._return)

@@ -2,7 +2,9 @@
 
 import re
 import sqlite3
+import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -327,3 +329,96 @@ def test_script_for_sqlite_is_one_transaction(tmp_path: Path) -> None:
         (result,) = flask(folder, "db upgrade --sql", warnings="default")
         assert len(re.findall("^BEGIN;$", result.stdout, re.MULTILINE)) == begins
         assert len(re.findall("^COMMIT;$", result.stdout, re.MULTILINE)) == begins
+
+
+SESSION = """\
+    from sqlalchemy.orm import Session
+
+    with Session(bind=op.get_bind()) as session:
+        session.execute(sa.text("INSERT INTO author (name) VALUES ('Cid')"))
+        session.commit()
+"""
+OTHER = """\
+    from flask import current_app
+
+    db = current_app.extensions["sqlalchemy"]
+    db.session.execute(sa.text("INSERT INTO author (name) VALUES ('Cid')"))
+    db.session.commit()
+"""
+IMPATIENT = 'app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {"connect_args": {"timeout": 0.01}}'
+
+
+def test_session_on_the_connection_of_the_revision(tmp_path: Path) -> None:
+    """What a session on `op.get_bind()` commits belongs to the revision's transaction."""
+    folder = write_app(tmp_path, [CASCADING + ROWS, SESSION + FAILS])
+    upgrade(folder, fail=True)
+    assert revisions_of(folder / "main.db") == []
+    add_revision(folder, 2, SESSION)
+    upgrade(folder)
+    assert count(folder / "main.db", "author") == 3
+
+
+def test_session_on_another_connection(tmp_path: Path) -> None:
+    """A revision that writes beside its own transaction is told why it cannot, and what would."""
+    folder = write_app(tmp_path / "a", [CASCADING + ROWS], more=IMPATIENT)
+    upgrade(folder)
+    add_revision(folder, 2, OTHER)
+    said = upgrade(folder, fail=True)
+    assert "database is locked" in said
+    assert "op.get_bind()" in said
+    assert "transactional_ddl=False" in said
+    options = ", transactional_ddl=False"
+    folder = write_app(tmp_path / "b", [CASCADING + ROWS, OTHER], more=IMPATIENT, options=options)
+    upgrade(folder)
+    assert count(folder / "main.db", "author") == 3
+
+
+@pytest.mark.parametrize("mode", ["", ", transaction_per_migration=True"], ids=["all", "each"])
+def test_asynchronous_driver(mode: str, tmp_path: Path) -> None:
+    """With aiosqlite too a failed revision leaves nothing, and no row is lost."""
+    environment = (TEMPLATES / "aioflask/env.py").read_text(encoding="utf-8")
+    folder = write_app(tmp_path, [CASCADING, ROWS, ALTER], options=mode, environment=environment)
+    source = (folder / "app.py").read_text()
+    source = source.replace("flask_sqlalchemy", "flask_sqlalchemy_lite")
+    source = source.replace(
+        '["SQLALCHEMY_DATABASE_URI"] = f"sqlite:', '["URL"] = f"sqlite+aiosqlite:'
+    )
+    source = source.replace(
+        "db = ", 'app.config["SQLALCHEMY_ASYNC_ENGINES"] = {"default": app.config["URL"]}\ndb = '
+    )
+    (folder / "app.py").write_text(source)
+    upgrade(folder)
+    assert count(folder / "main.db", "book") == 3
+    before = dump(folder / "main.db")
+    add_revision(folder, 4, HISTORY[4] + FAILS)
+    assert "behind it" in upgrade(folder, fail=True)
+    assert dump(folder / "main.db") == before
+    add_revision(folder, 4, DELETES)
+    assert "book to author (2)" in upgrade(folder, fail=True)
+
+
+PATIENT = 'app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {"connect_args": {"timeout": 200}}'
+GATE = """\
+    import pathlib
+    import time
+
+    here = pathlib.Path(__file__).parent
+    (here / "running").touch()
+    while not (here / "go").exists():
+        time.sleep(0.01)
+"""
+
+
+def test_two_upgrades_at_once(tmp_path: Path) -> None:
+    """Of two upgrades one waits for the other one, and then finds nothing to do."""
+    folder = write_app(tmp_path, [CASCADING, ROWS, GATE + ALTER, HISTORY[3]], more=PATIENT)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(upgrade, folder)
+        while not (folder / "migrations/versions/running").exists():
+            assert not first.done(), first.result()
+            time.sleep(0.01)
+        second = pool.submit(upgrade, folder)
+        (folder / "migrations/versions/go").touch()
+        said = [first.result(), second.result()]
+    assert [text.count("Running upgrade") for text in said] == [4, 0]
+    assert count(folder / "main.db", "book") == 403
