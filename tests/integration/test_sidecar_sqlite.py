@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from following import FollowedRun
 from sidecar_runs import Launcher
 from sqlite_history import ALTER, HISTORY, ROWS, TABLES, add_revision, dump, revisions_of, write_app
 
@@ -80,3 +81,35 @@ def test_violation_is_a_failure_of_the_revision(tmp_path: Path, launch: Launcher
     assert "delete or change" in result.last["hint"]
     assert result.last["rolled_back"] == ["r1", "r2", "r3"]
     assert revisions_of(folder / "main.db") == []
+
+
+GATED = """\
+    import pathlib
+    import time
+
+    op.execute(
+        "CREATE TABLE big AS WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c "
+        "WHERE x < {rows}) SELECT x, randomblob(1000) AS y FROM c"
+    )
+    print("begun")
+    while not pathlib.Path(__file__).with_suffix(".go").exists():
+        time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize(("rows", "codes"), [(1, (0, 10)), (9000, (5, 5))], ids=["few", "many"])
+def test_looking_beside_a_run(
+    rows: int, codes: tuple[int, int], tmp_path: Path, launch: Launcher
+) -> None:
+    """Who looks reads what was there before, or, where SQLite writes already, ends in its time."""
+    folder = write_app(tmp_path / "app", [*HISTORY[:2], GATED.format(rows=rows)])
+    assert launch(folder, "db", "upgrade", "r2").returncode == 0
+    with FollowedRun(folder, "db", "upgrade") as run:
+        run.await_event("output", text="begun")
+        status = launch(folder, "--wait-timeout", "0", "status")
+        gate = launch(folder, "--head-timeout", "0", "wait", "head")
+        (folder / "migrations/versions/r3.go").touch()
+        assert run.finish() == 0, run.last
+    assert (status.returncode, gate.returncode) == codes
+    assert ('"behind"' in status.stdout) == (rows == 1)
+    assert launch(folder, "wait", "head").returncode == 0
