@@ -191,17 +191,21 @@ class Transactions:
     def around(self, environment: EnvironmentContext) -> Iterator[None]:
         """Run the migrations of one database, of several before the first one commits.
 
-        An `env.py` that begins no transaction needed none on SQLite, so it is given one.
+        An `env.py` that begins no transaction needed none on SQLite, so it is given one; and the
+        version table was made at once, also where no revision of its own commits it.
         """
         context = environment.get_context()
-        transaction = self.find(context.connection)
-        if transaction is None:
+        connection = context.connection
+        transaction = self.find(connection)
+        if connection is None or transaction is None:
             yield
             return
         is_begun = context._transaction is not None or context._in_external_transaction  # noqa: SLF001
         with nullcontext() if is_begun else environment.begin_transaction():
             yield
             transaction.check()
+        if not is_begun and connection.in_transaction():
+            connection.commit()
 
     def close(self) -> None:
         """Leave all of them as they were found."""

@@ -1,6 +1,7 @@
 """A command leaves the connection to SQLite that it ran on as it found it, and others beside it."""
 
 import sqlite3
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -28,6 +29,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "NullPool": {"poolclass": NullPool},
     "AUTOCOMMIT": {"isolation_level": "AUTOCOMMIT"},
 }
+if sys.version_info >= (3, 12):  # Python manual, "sqlite3", Transaction control
+    OPTIONS |= {
+        f"autocommit={value}": {"connect_args": {"autocommit": value}} for value in (False, True)
+    }
 SHARED = """
 from alembic import context
 

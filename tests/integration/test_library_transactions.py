@@ -159,6 +159,13 @@ def test_switch_gives_the_old_way(shape: str, tmp_path: Path) -> None:
     assert count(folder / "main.db", "half") == 0
 
 
+def test_version_table_without_a_revision(tmp_path: Path) -> None:
+    """`ensure-version` makes the version table where each revision has its own transaction too."""
+    folder = write_app(tmp_path, [CASCADING], options=", transaction_per_migration=True")
+    flask(folder, "db ensure-version", warnings="default")
+    assert "alembic_version" in "".join(dump(folder / "main.db"))
+
+
 # Foreign keys
 
 
