@@ -30,7 +30,7 @@ _COMMITS = re.compile(r"\s*(?:COMMIT|END)\b", re.IGNORECASE)
 # What SQLite refuses inside of a transaction, and so ends the one before it (VACUUM; BEGIN; PRAGMA
 # journal_mode: SQLite manual).
 _STANDS_ALONE = re.compile(
-    r"\s*(?:BEGIN|VACUUM|DETACH|PRAGMA\s+(?:\w+\.)?journal_mode)\b", re.IGNORECASE
+    r"\s*(?:(?:BEGIN|VACUUM|DETACH)\b|PRAGMA\s+(?:\w+\.)?journal_mode\s*[=(])", re.IGNORECASE
 )
 # Python 3.12 and later: `sqlite3.LEGACY_TRANSACTION_CONTROL`.
 _LEGACY_CONTROL = -1

@@ -58,7 +58,12 @@ def make_project(
 
 
 def _enforce(connection: Any, _record: Any) -> None:
+    control = getattr(connection, "autocommit", None)
+    if control is False:  # a transaction is open already, in which nothing is switched on
+        connection.autocommit = True
     connection.execute("PRAGMA foreign_keys = ON").close()
+    if control is False:
+        connection.autocommit = False
 
 
 def read_state(connection: Connection) -> tuple[Any, ...]:
