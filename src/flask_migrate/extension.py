@@ -41,7 +41,8 @@ class Migrate:
         command: name of the group of commands, `flask NAME ...`.
         compare_type: let autogenerate compare column types, or what it compares them with.
         render_as_batch: let autogenerate write batch operations, which SQLite needs.
-        **kwargs: passed on to Alembic's `EnvironmentContext.configure()`.
+        **kwargs: passed on to Alembic's `EnvironmentContext.configure()`; on SQLite
+            `transactional_ddl` is True, and False makes each statement final as it was.
     """
 
     def __init__(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 import alembic.context
@@ -26,6 +26,7 @@ from .isolation import keep_process
 from .seen import Seen, logger, seen
 from .stand_ins import find_command
 from .state import _MigrateConfig, find_state, use_state
+from .transaction import Transactions, is_sqlite
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -42,9 +43,10 @@ class Environment(EnvironmentContext):
         super().__init__(config, script, **options)
         self._seen = seen.get() or Seen()
         self._seen.comparison = self.context_opts.get("revision_context")
+        self._transactions = Transactions()
         function = self.context_opts.get("fn")
         if function is not None:
-            self.context_opts["fn"] = _note_revisions(function, self._seen)
+            self.context_opts["fn"] = self._follow(_note_revisions(function, self._seen))
 
     def __init_subclass__(cls) -> None:
         """Let the functions of the module `alembic.context` find an instance of a derived class."""
@@ -60,6 +62,7 @@ class Environment(EnvironmentContext):
     def __exit__(self, *error: object) -> None:
         """Remove them; where `env.py` itself ran this command, its own come back."""
         super().__exit__(*error)
+        self._transactions.close()
         if self._outer is not None:
             self._outer._install_proxy()  # noqa: SLF001
 
@@ -70,9 +73,31 @@ class Environment(EnvironmentContext):
             if name in arguments:
                 options.setdefault(name, arguments[name])
         options["include_name"] = leave_out_own(options.get("include_name"))
+        given = {"connection": args[0], **options} if args else options
+        options["transactional_ddl"] = self._choose_ddl(given, arguments.get("transactional_ddl"))
         super().configure(*args, **options)
         if self._is_comparing():
             warn_without_models(self.get_context(), options.get("target_metadata"))
+
+    def _choose_ddl(self, given: Mapping[str, Any], wanted: bool | None) -> bool | None:
+        """Say that SQLite's DDL is transactional, and make it so, unless that is declined.
+
+        Args:
+            given: arguments of `context.configure()`.
+            wanted: what `Migrate` was given, for an `env.py` that does not hand it on.
+        """
+        chosen: bool | None = given.get("transactional_ddl")
+        chosen = wanted if chosen is None else chosen
+        if chosen is False or not self._is_writing() or not is_sqlite(given):
+            return chosen
+        is_real = self.is_offline_mode() or self._transactions.take(given.get("connection"))
+        return is_real or chosen
+
+    def _is_writing(self) -> bool:
+        """Tell whether the command changes a database, and does not only look at it."""
+        options = self.context_opts
+        is_looking = options.get("dont_mutate") or options.get("revision_context") is not None
+        return "fn" in options and not is_looking
 
     def _is_comparing(self) -> bool:
         """Tell whether models and databases are to be compared."""
@@ -88,7 +113,18 @@ class Environment(EnvironmentContext):
             if "engine_name" in arguments:
                 check_functions(list_databases())
             note_database(self._seen, self.get_context(), arguments.get("engine_name"))
-            super().run_migrations(**arguments)
+            with self._transactions.around(self):
+                super().run_migrations(**arguments)
+
+    def _follow(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Look at a SQLite database before its first revision runs."""
+
+        @functools.wraps(function)
+        def run(rev: Any, context: Any) -> Any:
+            steps, transaction = function(rev, context), self._transactions.find(context.connection)
+            return steps if transaction is None else transaction.before_steps(steps)
+
+        return run
 
 
 # The same for an instance of ours.

@@ -32,6 +32,8 @@ LIBRARY_ORDER = [
     "databases",
     "state",
     "arguments",
+    "transaction",
+    "foreign_keys",
     "config",
     "invocation",
     "seen",

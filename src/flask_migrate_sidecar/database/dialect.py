@@ -38,6 +38,8 @@ class LockLimit(NamedTuple):
 class Dialect:
     """A database of no kind in particular."""
 
+    # Whether DDL can be rolled back if `env.py` says so, for each statement shows whether it can.
+    can_transact_ddl: ClassVar[bool] = False
     # Whether an index can be there that was not built to its end.
     has_invalid_indexes: ClassVar[bool] = False
     lock_limit: ClassVar[LockLimit | None] = None
@@ -85,6 +87,14 @@ class Dialect:
         Args:
             connection: the session; its transaction goes on.
         """
+
+    def is_autocommitting(self, connection: Connection) -> bool:
+        """Tell whether what has just run on a connection is final already."""
+        return getattr(connection.connection.dbapi_connection, "autocommit", False) is True
+
+    def is_idle(self, connection: Connection) -> bool:
+        """Tell whether a transaction that was open on a connection is over."""
+        return self.is_autocommitting(connection)
 
     def find_schema(self, connection: Connection) -> str | None:
         """Tell in which schema a session makes its tables, None where there are no schemas."""

@@ -135,6 +135,11 @@ class PostgreSQL(Dialect):
         if not was_open:
             connection.commit()
 
+    def is_idle(self, connection: Connection) -> bool:
+        """Ask psycopg or psycopg2, which know it from libpq (`PQtransactionStatus`)."""
+        status = getattr(connection.connection.dbapi_connection, "info", None)
+        return getattr(status, "transaction_status", None) == 0
+
     def find_schema(self, connection: Connection) -> str | None:
         """Ask for the first schema of the session's search path."""
         schema: str | None = connection.exec_driver_sql("SELECT current_schema()").scalar()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
+import struct
+import sys
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -22,6 +25,11 @@ _FOLDER: Final = "mount the volume, create the folder, and let this user write t
 _BUSY_TIMEOUT: Final = 0.25
 _CLOCK: Final = "SELECT CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)"
 
+# Behind the name of a database's file: that of the lock which its migrator holds.
+LOCK_SUFFIX: Final = ".lock"
+# C's struct flock on Linux: type, whence, start, length, process.
+LOCK_RANGE: Final = "hhqqi4x"
+
 _VERSION_TABLES: Final = """
     SELECT m.name FROM sqlite_master m JOIN pragma_table_info(m.name) p WHERE m.type = 'table'
     GROUP BY m.name HAVING count(*) = 1 AND max(p.name) = 'version_num' ORDER BY 1
@@ -30,6 +38,12 @@ _VERSION_TABLES: Final = """
 
 class SQLite(Dialect):
     """SQLite, in a file or in memory."""
+
+    can_transact_ddl = True
+
+    def is_autocommitting(self, connection: Connection) -> bool:
+        """See whether a statement has left a transaction open, the driver's or an own BEGIN's."""
+        return getattr(connection.connection.driver_connection, "in_transaction", True) is False
 
     def arguments(self, url: URL, seconds: float, answer: float | None = None) -> dict[str, Any]:
         """Limit the wait for another process's lock, which is all that connecting can wait for."""
@@ -109,10 +123,37 @@ def _ask(path: Path, *, writes: bool) -> None:
         sqlite3.connect(uri, uri=True, timeout=_BUSY_TIMEOUT, isolation_level=None)
     ) as connection:
         # Reads the header: SELECT 1 would not look into the file at all.
-        connection.execute("PRAGMA schema_version").fetchone()
-        if writes:
-            connection.execute("BEGIN IMMEDIATE")
-            connection.execute("ROLLBACK")
+        try:
+            connection.execute("PRAGMA schema_version").fetchone()
+            if writes:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute("ROLLBACK")
+        except sqlite3.OperationalError:
+            # One transaction is as long as a run: who comes then is to wait in the lock for it.
+            if not (writes and _is_migrating(path)):
+                raise
+
+
+def _is_migrating(path: Path) -> bool:
+    """Tell whether another migrator holds the lock of a database."""
+    flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        descriptor = os.open(os.path.realpath(path) + LOCK_SUFFIX, flags)
+    except OSError:
+        return False
+    try:
+        return is_lock_shown(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def is_lock_shown(descriptor: int) -> bool:
+    """Ask the kernel whether a write lock on a file would be refused; none is taken."""
+    if sys.platform != "linux":
+        return os.fstat(descriptor).st_size > 0
+    wanted = struct.pack(LOCK_RANGE, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    answer: int = struct.unpack(LOCK_RANGE, fcntl.fcntl(descriptor, fcntl.F_GETLK, wanted))[0]
+    return answer != fcntl.F_UNLCK
 
 
 def _refused(reason: str, hint: str | None = None) -> UnusableError:

@@ -217,6 +217,11 @@ def _misses_ini(error: BaseException, repository: Path) -> bool:
 
 _MESSAGES: Final[tuple[tuple[str, type[SidecarError], str], ...]] = (
     (
+        r"refers? to what is not there",
+        MigrationError,
+        "let the revision delete or change the rows that refer to others itself",
+    ),
+    (
         r"Path doesn't exist|No such template|No 'script_location'",
         ConfigurationError,
         "mount the migrations, or name their folder with --directory; 'init' makes a new one",

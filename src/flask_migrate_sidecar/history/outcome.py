@@ -21,7 +21,7 @@ def find_outcome(
 
     With several databases or tenants each is named with its own.
 
-    Where DDL is not transactional (MariaDB, SQLite), or where it committed midway, one that is not
+    Where DDL is not transactional (MariaDB), or where it committed midway, one that is not
     in the version table may have left statements behind: it is neither, but `unfinished`.
     """
     found: dict[str, list[str | None]] = {"kept": [], "rolled_back": []}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
+from flask_migrate_sidecar.database.dialect import find_dialect
 from flask_migrate_sidecar.log.logger import get_logger
 
 from .environment import Function, Place
@@ -107,9 +108,7 @@ class Progress:
             self.verify()
             self.running, self.running_since = step, monotonic()
             self.has_committed = False
-            # What env.py says of it (transactional_ddl) makes no database of MariaDB that can.
-            implementation = type(context.impl).transactional_ddl and context.impl.transactional_ddl
-            self.is_transactional = bool(implementation)
+            self.is_transactional = _can_roll_back(context)
             yield raw
             self.partly_kept += [step] if self.leaves_a_part else []
             self.running = None
@@ -126,6 +125,14 @@ class Progress:
                 committed=is_committed,
             )
         self.verify()
+
+
+def _can_roll_back(context: MigrationContext) -> bool:
+    """Tell whether DDL is rolled back: what env.py says of it makes no MariaDB that can."""
+    can = (
+        find_dialect(context.dialect.name).can_transact_ddl or type(context.impl).transactional_ddl
+    )
+    return bool(can and context.impl.transactional_ddl)
 
 
 def _describe_step(place: Place, tenant: str | None, step: Any) -> Step:

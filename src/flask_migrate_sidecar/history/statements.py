@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, event
+from sqlalchemy.engine import ExceptionContext
 
+from flask_migrate_sidecar.database.dialect import find_dialect
 from flask_migrate_sidecar.process import threads
 
 # A COMMIT of the revision's own, alone or among other statements.
@@ -18,7 +20,7 @@ _BODY: Final = re.compile(r"/\*.*?\*/|--[^\n]*|'[^']*'|\$(?P<tag>\w*)\$.*?\$(?P=
 _MAKES: Final = re.compile(r"\bINTO\b", re.IGNORECASE)
 # What leaves nothing behind, though each statement is its own transaction.
 _LEAVES_NOTHING: Final = re.compile(
-    r"\s*(?:SELECT|SHOW|SET|RESET|EXPLAIN|BEGIN|ROLLBACK|SAVEPOINT|RELEASE)\b", re.IGNORECASE
+    r"\s*(?:SELECT|SHOW|SET|PRAGMA|RESET|EXPLAIN|BEGIN|ROLLBACK|SAVEPOINT|RELEASE)\b", re.IGNORECASE
 )
 
 
@@ -26,81 +28,93 @@ _LEAVES_NOTHING: Final = re.compile(
 def commits_noted(note: Callable[[], None]) -> Iterator[None]:
     """Call a function whenever something is committed, on whichever connection of the process."""
     commits = _Commits(note)
-    listeners: dict[str, Callable[..., None]] = {
-        "commit": commits.end_transaction,
-        "rollback": commits.look_behind,
-        "before_cursor_execute": commits.begin_statement,
-        "after_cursor_execute": commits.end_statement,
-    }
-    for name, listener in listeners.items():
+    listeners: list[tuple[str, Callable[..., None]]] = [
+        ("engine_connect", commits.watch),
+        ("begin", commits.start),
+        ("commit", commits.commit),
+        ("rollback", commits.look),
+        ("before_cursor_execute", commits.begin),
+        ("after_cursor_execute", commits.end),
+        ("handle_error", commits.fail),
+    ]
+    for name, listener in listeners:
         event.listen(Engine, name, listener)
     try:
         yield
     finally:
-        for name, listener in listeners.items():
+        for name, listener in listeners:
             event.remove(Engine, name, listener)
 
 
 class _Commits:
-    """Sees what is committed.
+    """Tells of commits.
 
-    SQLAlchemy tells of its own commits (`ConnectionEvents.commit`); a statement that commits, and
-    one that runs in no transaction (`autocommit_block()`), are seen when they run. Where the driver
-    itself was told to commit, its transaction is gone when SQLAlchemy comes to it again.
+    SQLAlchemy tells of its own (`ConnectionEvents.commit`); a statement that commits, and one that
+    runs in no transaction (`autocommit_block()`), are seen when they run. Where the driver itself
+    was told to commit, its transaction is gone when SQLAlchemy comes to it again.
 
     Args:
-        note: called for each.
+        note: is called for each.
     """
 
     def __init__(self, note: Callable[[], None]) -> None:
         self._note = note
         self._writing: set[Connection] = set()
+        # Those whose transaction was open when they were seen last.
         self._open: set[Connection] = set()
 
-    def begin_statement(
-        self, connection: Connection, _cursor: Any, statement: str, *_: Any
-    ) -> None:
-        self.look_behind(connection)
-        # One that fails leaves an index behind, which is INVALID.
-        if "CONCURRENTLY" in statement.upper() and _is_autocommitting(connection):
-            self._note()
+    def watch(self, connection: Connection) -> None:
+        """Look before each statement, before the library begins what is over anew."""
+        event.listen(connection, "before_cursor_execute", lambda *_: self.look(connection))
 
-    def end_statement(self, connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
-        told = _BODY.sub(" ", statement)
-        writes = not _LEAVES_NOTHING.match(told) or bool(_MAKES.search(told))
-        if writes:
-            self._writing.add(connection)
-        is_final = _is_autocommitting(connection) and writes
-        if is_final or _COMMITS.search(told):
-            self._note()
-        if not _is_idle(connection):
+    def start(self, connection: Connection) -> None:
+        """See SQLAlchemy begin, which is an own BEGIN with some drivers only."""
+        if not _is_autocommitting(connection):
             self._open.add(connection)
 
-    def end_transaction(self, connection: Connection) -> None:
-        self.look_behind(connection)
+    def commit(self, connection: Connection) -> None:
+        """See SQLAlchemy commit."""
+        self.look(connection)
         # The threads of the locks renew and look: what they commit is no migration's.
         if connection in self._writing and not threads.is_ours():
             self._note()
         self._writing.discard(connection)
-
-    def look_behind(self, connection: Connection) -> None:
-        """Note a transaction that somebody has ended behind SQLAlchemy's back."""
-        if connection in self._open and _is_idle(connection):
-            self._note()
         self._open.discard(connection)
+
+    def look(self, connection: Connection) -> None:
+        """See that a transaction is over which nobody was seen to end: `executescript()` has."""
+        # A connection that was lost has no driver's, and would ask for another one.
+        if connection in self._open and not connection.invalidated:
+            self._open.discard(connection)
+            if find_dialect(connection.dialect.name).is_idle(connection):
+                self._note()
+
+    def begin(self, connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
+        """See a statement begin."""
+        # One that fails leaves an index behind, which is INVALID.
+        if "CONCURRENTLY" in statement.upper() and _is_autocommitting(connection):
+            self._note()
+
+    def end(self, connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
+        """See a statement that has run."""
+        told = _BODY.sub(" ", statement)
+        writes = not _LEAVES_NOTHING.match(told) or bool(_MAKES.search(told))
+        if writes:
+            self._writing.add(connection)
+        is_autocommitting = _is_autocommitting(connection)
+        if (is_autocommitting and writes) or _COMMITS.search(told):
+            self._note()
+        if not is_autocommitting:
+            self._open.add(connection)
+
+    def fail(self, context: ExceptionContext) -> None:
+        """See a statement fail: some errors end SQLite's transaction (lang_transaction.html)."""
+        if context.connection is not None:
+            self._open.discard(context.connection)
 
 
 def _is_autocommitting(connection: Connection) -> bool:
-    driver = connection.connection.dbapi_connection
-    return getattr(driver, "autocommit", False) is True
-
-
-def _is_idle(connection: Connection) -> bool:
-    """Tell whether the driver is in no transaction, as psycopg and psycopg2 know (libpq does)."""
-    if connection.invalidated:  # a lost one has no driver's connection, and asks for another
-        return False
-    status = getattr(connection.connection.dbapi_connection, "info", None)
-    return getattr(status, "transaction_status", None) == 0
+    return find_dialect(connection.dialect.name).is_autocommitting(connection)
 
 
 @contextmanager

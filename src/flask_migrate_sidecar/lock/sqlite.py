@@ -12,17 +12,13 @@ import sys
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
 
 from flask_migrate_sidecar.database.errors import is_limit_of_process
+from flask_migrate_sidecar.database.sqlite import LOCK_RANGE, LOCK_SUFFIX, is_lock_shown
 from flask_migrate_sidecar.database.url import sqlite_path
 from flask_migrate_sidecar.errors import RefusedError
 
 from .base import Holder, Lock, LockTarget, application_name, process_place
-
-SUFFIX: Final = ".lock"
-# C's struct flock on Linux: type, whence, start, length, process.
-_RANGE: Final = "hhqqi4x"
 
 
 class FileLock(Lock):
@@ -39,7 +35,7 @@ class FileLock(Lock):
         super().__init__(target, interval=interval)
         # Links resolved: two names of one database have one lock.
         database = os.path.realpath(sqlite_path(target.database.url))
-        self._path = Path(database + SUFFIX)
+        self._path = Path(database + LOCK_SUFFIX)
         self._descriptor: int | None = None
         self._held = False
 
@@ -74,7 +70,7 @@ class FileLock(Lock):
         except OSError as error:
             raise self._refused(error) from error
         try:
-            return _read(descriptor) if _is_shown(descriptor) else None
+            return _read(descriptor) if is_lock_shown(descriptor) else None
         finally:
             os.close(descriptor)
 
@@ -155,7 +151,7 @@ def _show(descriptor: int) -> None:
     """
     if sys.platform == "linux":
         with suppress(OSError):
-            wanted = struct.pack(_RANGE, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            wanted = struct.pack(LOCK_RANGE, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
             fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, wanted)
 
 
@@ -178,12 +174,3 @@ def _read(descriptor: int) -> Holder:
         return Holder(card["pid"], card["application"], card["host"], card["since"])
     except (ValueError, KeyError, TypeError):
         return Holder()
-
-
-def _is_shown(descriptor: int) -> bool:
-    """Ask the kernel whether a write lock would be refused; none is taken."""
-    if sys.platform != "linux":
-        return os.fstat(descriptor).st_size > 0
-    wanted = struct.pack(_RANGE, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-    answer: int = struct.unpack(_RANGE, fcntl.fcntl(descriptor, fcntl.F_GETLK, wanted))[0]
-    return answer != fcntl.F_UNLCK
