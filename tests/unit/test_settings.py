@@ -111,6 +111,13 @@ def test_file_written_on_windows(tmp_path: Path) -> None:
     assert settings.database_url == "postgresql://u:p@h/d"
 
 
+def test_file_is_read_as_it_is(tmp_path: Path) -> None:
+    """A carriage return within it is one."""
+    file = tmp_path / "name"
+    file.write_bytes(b"one\rtwo\n")
+    assert load_settings({}, {"MIGRATE_VERSION_TABLE_FILE": str(file)}).version_table == "one\rtwo"
+
+
 def test_binds_have_a_variable_each(tmp_path: Path) -> None:
     """Each bind has a flag, a variable and a file; the flag wins, spellings of a name are one."""
     file = tmp_path / "url"

@@ -20,6 +20,8 @@ from flask_migrate_sidecar.settings.options import Settings
 MASK: Final = "***"
 # Characters of a line that is a secret of its own, where one has several.
 _SHORTEST_LINE: Final = 6
+# Characters of a part of a password that is hidden by itself.
+_SHORTEST_PART: Final = 4
 # The password of a URL in free text, up to the last @ before the next space, URL or closing quote.
 _URL_PASSWORD: Final = re.compile(
     # What is a number up to a slash is a port.
@@ -41,8 +43,9 @@ _RANDOM: Final = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z])[^\s/].{7,}|[^\s/].{19,}"
 _QUOTED_PASSWORD: Final = re.compile(
     r"""(?i)(password|passwd|(?<!revision\s)identified\s+(?:with\s+\S+\s+)?(?:by|as)(?:\s+password)?)"""
     r"""(\\?["']?\s*(?::=|=>?|:)\s*[en]?|\s+[en]?|\s*\(\s*)"""
-    # One that is not closed ends with the text.
-    r"""('(?:[^'\\]|''|\\.)*(?:'|\Z)|(?<=[:=\s])"(?:[^"\\]|\\.)*"|\\'.*?\\')"""
+    # One that is not closed ends with the text. A backslash escapes on MariaDB, and nothing on
+    # PostgreSQL (manual, 4.1.2.1): where the two differ, the longer one.
+    r"""('(?:[^'\\]|''|\\''|\\.)*(?:'|\Z)|(?<=[:=\s])"(?:[^"\\]|\\.)*"|\\'.*?\\')"""
 )
 # PostgreSQL: LINE 1: ..., and the literal at which it stopped; MariaDB: near '...' at line 1.
 _QUOTATION: Final = re.compile(
@@ -215,21 +218,31 @@ def find_secrets(url: URL | str) -> set[str]:
         url: a URL, or the text of one: then the spelling in the text itself is listed too.
     """
     found: set[str] = set()
+    # A part of three letters tells nothing, and is one of many words.
+    parts: list[str] = []
     if isinstance(url, str):
         # Greedy on purpose: a password that was not percent-encoded may hold an @ itself.
         raw = re.search(r":/{0,3}[^:/@]*:(?P<password>.*)@", url)
         found |= {raw["password"], unquote(raw["password"])} if raw else set()
         # What a parser that guesses otherwise takes for the host is a part of it.
-        found |= set(re.split("[@/]", raw["password"])) if raw else set()
+        parts += re.split("[@/]", raw["password"]) if raw else []
         try:
             url = make_url(url)
         except (ArgumentError, ValueError):
-            return found - {""}
+            return {*found, *_choose_parts(parts)} - {""}
     # An @ that was not percent-encoded: SQLAlchemy takes the password to end at the first one.
     before, at, _host = str(url.host or "").rpartition("@")
     if at:
-        found |= {*before.split("@"), f"{url.password}@{before}"}
-    return (found | {str(url.password or "")} | set(_find_arguments(url))) - {""}
+        parts += before.split("@")
+        found.add(f"{url.password}@{before}")
+    # What is a part in one reading is the whole in another.
+    if str(url.password) not in parts or parts == [url.password]:
+        found.add(str(url.password or ""))
+    return {*found, *_choose_parts(parts), *_find_arguments(url)} - {""}
+
+
+def _choose_parts(parts: Iterable[str]) -> set[str]:
+    return {part for part in parts if len(part) >= _SHORTEST_PART}
 
 
 def _find_arguments(url: URL) -> Iterator[str]:
@@ -244,7 +257,7 @@ def _find_arguments(url: URL) -> Iterator[str]:
 
 
 def _spell(secret: str) -> set[str]:
-    """List how a secret is written: in URLs, in Python, in JSON, in alembic.ini, in libpq.
+    """List how a secret is written: in URLs, Python, JSON, SQL, alembic.ini and libpq.
 
     (Alembic doubles a percent sign in its file; libpq's connection strings escape with a
     backslash: PostgreSQL manual, 34.1.1.)
@@ -259,7 +272,9 @@ def _spell(secret: str) -> set[str]:
     escaped = secret.replace("\\", "\\\\").replace("'", "\\'")
     shown = {repr(secret), ascii(secret), json.dumps(secret)}
     shown.add(repr(secret.encode("utf-8", "surrogateescape"))[1:])
-    return {secret, *encoded, *doubled, escaped, *(text[1:-1] for text in shown)}
+    # A quote in a text of SQL.
+    quoted = secret.replace("'", "''")
+    return {secret, *encoded, *doubled, escaped, quoted, *(text[1:-1] for text in shown)}
 
 
 def _hide_forms(text: str) -> str:

@@ -116,7 +116,8 @@ def _read_variable(name: str, environ: Mapping[str, str]) -> str:
     if text:
         raise ConfigurationError(f"{name} and {name}_FILE are both set", hint="set one of the two")
     try:
-        text = Path(path).read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
+        # As it is written: a line break within it belongs to it.
+        text = Path(path).read_bytes().decode().removesuffix("\n").removesuffix("\r")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ConfigurationError(
