@@ -12,7 +12,7 @@ from time import sleep
 from typing import Any
 
 import pytest
-from sqlalchemy import NullPool, create_engine, make_url, text
+from sqlalchemy import Connection, Engine, NullPool, create_engine, event, make_url, text
 from structlog.testing import capture_logs
 
 from flask_migrate_sidecar.database.connect import Database
@@ -25,7 +25,7 @@ from flask_migrate_sidecar.errors import (
 from flask_migrate_sidecar.lock.acquire import hold_locks, read_holder
 from flask_migrate_sidecar.lock.base import LockTarget
 from flask_migrate_sidecar.lock.choose import choose_kind
-from flask_migrate_sidecar.lock.lease import LEASE_TABLE
+from flask_migrate_sidecar.lock.lease import LEASE_TABLE, LeaseLock
 from flask_migrate_sidecar.lock.watch import Guard
 from flask_migrate_sidecar.process.threads import Event, list_running
 from servers import MariaDB, PgBouncer, Postgres, Server
@@ -773,6 +773,35 @@ def test_unfit_kind(kind: str, url: str) -> None:
     """A kind that the database cannot have is a mistake in the configuration."""
     with pytest.raises(ConfigurationError, match=kind), hold(make_target(url), kind=kind):
         pass
+
+
+@pytest.mark.parametrize("driver", ["pymysql", "mysqldb"])
+def test_lease_that_another_one_takes_between(driver: str, mariadb: MariaDB) -> None:
+    """A row that was changed since it was read is another one's lease (MariaDB 11.6 and later)."""
+    pytest.importorskip({"mysqldb": "MySQLdb"}.get(driver, driver))
+    database = mariadb.create_database()
+    target = make_target(database.url(driver))
+    first, second = (LeaseLock(target, lease=600, connect_timeout=30) for _ in range(2))
+    assert first.try_acquire()
+    first.release()
+
+    others = [second]
+
+    def take_it(_connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("UPDATE") and others:
+            assert others.pop().try_acquire()
+
+    mariadb.execute("SET GLOBAL innodb_snapshot_isolation = ON")
+    event.listen(Engine, "before_cursor_execute", take_it)
+    try:
+        assert not first.try_acquire()
+        assert not others
+    finally:
+        event.remove(Engine, "before_cursor_execute", take_it)
+        mariadb.execute("SET GLOBAL innodb_snapshot_isolation = OFF")
+        second.release()
+        first.release()
+    mariadb.drop_database(database.name)
 
 
 def test_mariadb_without_galera_has_get_lock(mariadb: MariaDB) -> None:

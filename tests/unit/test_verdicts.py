@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import create_engine
 from sqlalchemy.exc import OperationalError
 
-from flask_migrate_sidecar.database.causes import Verdict
+from flask_migrate_sidecar.database.causes import LACKING, UNKNOWN, Verdict
 from flask_migrate_sidecar.database.errors import Moment, diagnose
 from flask_migrate_sidecar.errors import (
     LockedError,
@@ -220,3 +220,10 @@ def test_package_that_a_driver_asks_for(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(RuntimeError) as caught:
         auth.sha2_rsa_encrypt(b"password", b"salt" * 5, b"key")
     assert diagnose(caught.value).verdict is Verdict.MISFIT
+
+
+def test_what_is_not_known_is_not_lacking() -> None:
+    """Causes with the same words are still different: an unknown error is no missing table."""
+    assert UNKNOWN not in LACKING
+    error = pymysql.err.OperationalError(9_999, "of another release")
+    assert diagnose(error, moment=Moment.LOCK).cause is UNKNOWN

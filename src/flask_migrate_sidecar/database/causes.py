@@ -18,7 +18,8 @@ class Verdict(enum.Enum):
     FAILED = "failed"  # it is wrong, and will be at the next try
 
 
-@dataclass(frozen=True)
+# Two that have the same words for it are not the same thing.
+@dataclass(frozen=True, eq=False)
 class Cause:
     """One thing that can be wrong.
 
@@ -54,10 +55,17 @@ FULL: Final = _cause(
     Verdict.NOT_READY,
 )
 STANDBY: Final = _cause(
-    "point the URL at the primary server, or wait until this one is promoted", Verdict.NOT_READY
+    "point the URL at the primary server, or wait until this one is promoted",
+    Verdict.NOT_READY,
+    advice="point the URL at the primary server; or default_transaction_read_only is on for the "
+    "role, the database or the server (MariaDB: read_only, tx_read_only): turn it off",
 )
 LOST: Final = _cause(
-    _WAIT, Verdict.NOT_READY, Verdict.TRANSIENT, "what was committed stays; run again"
+    _WAIT,
+    Verdict.NOT_READY,
+    Verdict.TRANSIENT,
+    "what was committed stays; run again; lost at the same place each time, it is a timeout of the "
+    "server's, or of what lies between",
 )
 # The server, or the driver, understood and says no.
 LOGIN: Final = _cause(
@@ -84,7 +92,10 @@ TLS_OR_LOGIN: Final = _cause(
     f"{LOGIN.hint}; or connect with TLS, if the server demands it", Verdict.REFUSED
 )
 RIGHTS: Final = _cause(
-    "grant the user the right to connect to this database", Verdict.REFUSED, advice=_REVOKED
+    "grant the user the right to connect to this database, or correct its name in the URL: a line "
+    "break (\\n) belongs to it where a secret was made with echo",
+    Verdict.REFUSED,
+    advice=_REVOKED,
 )
 ARGUMENTS: Final = _cause(
     "correct the arguments of the URL, or the application's connect_args", Verdict.REFUSED
@@ -148,11 +159,19 @@ CANCELLED: Final = _cause(
     "that migrates: ALTER ROLE ... SET statement_timeout = 0; MariaDB: max_statement_time), or "
     "somebody cancelled it",
 )
+IDLE: Final = _cause(
+    _WAIT,
+    Verdict.NOT_READY,
+    Verdict.FAILED,
+    "the server ended the session, whose transaction was idle or open for too long: 0 for the role "
+    "that migrates (ALTER ROLE ... SET idle_in_transaction_session_timeout = 0, "
+    "transaction_timeout), or let the revision do less between two statements",
+)
 NO_SPACE: Final = _cause(
     "make room for the server's disk: it is full",
     Verdict.NOT_READY,
     Verdict.FAILED,
-    "the server's disk, or the table's, is full: make room and run again",
+    "the server's disk, or the table's, is full: make room, then run again",
 )
 POOLED: Final = _cause(
     _WAIT,

@@ -25,6 +25,7 @@ from .causes import (
     FULL,
     GONE,
     HOST,
+    IDLE,
     LOCK_TIMEOUT,
     LOGIN,
     LOST,
@@ -58,7 +59,8 @@ STATES: Final = {
     "40P01": DEADLOCK,
     **dict.fromkeys(("42P07", "42701", "42710"), EXISTS),
     **dict.fromkeys(("42P01", "42703", "3F000"), NO_OBJECT),
-    **dict.fromkeys(("57014", "25P04"), CANCELLED),
+    "57014": CANCELLED,
+    **dict.fromkeys(("25P03", "25P04"), IDLE),
     "53100": NO_SPACE,
     **dict.fromkeys(("26000", "42P05"), POOLED),
     "22001": TOO_LONG,
@@ -83,7 +85,8 @@ NUMBERS: Final = {
     1129: BLOCKED_HOST,
     **dict.fromkeys((2026, 3159), TLS),
     1205: LOCK_TIMEOUT,
-    1213: DEADLOCK,
+    # innodb_snapshot_isolation, which MariaDB has on since 11.6.2, answers 1020 as 1213.
+    **dict.fromkeys((1213, 1020), DEADLOCK),
     **dict.fromkeys((1050, 1060, 1061), EXISTS),
     # Unknown table, unknown column; nothing to drop; a second primary key.
     **dict.fromkeys((1146, 1054, 1051, 1091, 1068), GONE),
@@ -104,6 +107,7 @@ RESULTS: Final = {
 # a refusal of another host. Names stand in double quotes and are emptied before the comparison.
 # Server: src/backend/{libpq/auth.c,utils/init/postinit.c,libpq/hba.c}; client: libpq/fe-*.c.
 ANSWERS: Final = (
+    (r"due to (idle-in-transaction|transaction) timeout", IDLE),
     (r"the database system is (starting up|shutting down|in recovery mode)", STARTING),
     (r"the database system is not (yet )?accepting connections", STANDBY),
     (r"too many (clients|connections)|connection slots are reserved", FULL),

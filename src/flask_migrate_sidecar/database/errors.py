@@ -36,7 +36,7 @@ from flask_migrate_sidecar.errors import (
 )
 from flask_migrate_sidecar.log.redaction import Secrets, find_secrets
 
-from .causes import ARGUMENTS, LACKING, LOST, NO_FILE, NO_PACKAGE, UNKNOWN, Cause, Verdict
+from .causes import ARGUMENTS, IDLE, LACKING, LOST, NO_FILE, NO_PACKAGE, UNKNOWN, Cause, Verdict
 from .error_codes import ANSWERS, NUMBERS, OPTION_PREVENTS, RESULTS, SQLITE_TEXTS, STATES
 from .url import place
 
@@ -113,9 +113,12 @@ def diagnose(
         url: where it happened, if that is known; its passwords are taken out of the reason.
         moment: what was being done.
     """
-    if moment is Moment.REVISION and any(_is_lost(link) for link in chain(error)):
-        return Diagnosis(LOST, LOST.revision, _first_line(_root(error)), LOST.advice)
+    is_lost = moment is Moment.REVISION and any(_is_lost(link) for link in chain(error))
     error = _root(error)
+    if is_lost:
+        # A server may say why it ended the session.
+        cause = IDLE if find_cause(error) is IDLE else LOST
+        return Diagnosis(cause, cause.revision, _first_line(error), cause.advice)
     if isinstance(error, UnusableError):
         return error.diagnosis
     cause = find_cause(error)

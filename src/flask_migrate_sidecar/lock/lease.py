@@ -25,7 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
-from flask_migrate_sidecar.database.causes import BUSY, Verdict
+from flask_migrate_sidecar.database.causes import BUSY, DEADLOCK, Verdict
 from flask_migrate_sidecar.database.dialect import find_dialect
 from flask_migrate_sidecar.database.errors import Moment, diagnose
 from flask_migrate_sidecar.errors import RefusedError
@@ -128,6 +128,11 @@ class LeaseLock(ConnectedLock):
         except IntegrityError:
             # Another one inserted the row between our reading and our writing.
             return False
+        except DBAPIError as error:
+            # Or changed it (MariaDB knowledge base, innodb_snapshot_isolation).
+            if diagnose(error).cause is DEADLOCK and not connection.invalidated:
+                return False
+            raise
         self._renewed = started
         return taken
 
