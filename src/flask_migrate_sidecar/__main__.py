@@ -273,18 +273,8 @@ class Process:
         code, hint, fields = told.exit_code, None, dict(told.fields)
         if isinstance(told, SidecarError):
             hint = told.hint
-        if isinstance(error, Interrupted) and error.signal is signal.SIGPIPE:
-            hint = "whoever read the result wanted no more of it"
-        elif isinstance(error, Interrupted) and error.is_forced:
-            hint = "something hung, a link to a database or the application's code: see whether "
-            hint += "the server still runs the statement before you run again"
-        elif isinstance(error, Interrupted):
-            hint = "what was not committed is rolled back, and the lock is given back: run again"
-            if "kept" in fields and fields["kept"] is None:
-                hint = "the server did not answer any more: until it notices that this process is "
-                hint += "gone it keeps the lock and goes on; 'status' shows when that is over"
-            if fields.get("unfinished"):
-                hint = "the first statements of the unfinished revision may stay: see to them first"
+        if isinstance(error, Interrupted):
+            hint = _explain_interruption(error, fields)
         if not known or getattr(error, "shows_traceback", False):
             fields["exc_info"] = error
         self.log.error(
@@ -307,9 +297,37 @@ class Process:
         error = kind(
             f"the application's code called os._exit({code})",
             hint="FLASK_MIGRATE_SIDECAR=1 is in the environment: do not exit where it is set",
+            **self.interruption.tell(),
         )
         self.streams.finish()
         return self._log_failure(error)
+
+
+def _explain_interruption(error: Interrupted, fields: Mapping[str, Any]) -> str:
+    """Say what to do after a signal.
+
+    Args:
+        error: which one, and whether the run had to be ended by force.
+        fields: what the last line says beside it.
+    """
+    unfinished = ", ".join(fields.get("unfinished") or ())
+    if error.signal is signal.SIGPIPE:
+        return "whoever read the result wanted no more of it"
+    if error.is_forced:
+        hint = (
+            "something hung, a link to a database or the application's code: see whether the "
+            "server still runs the statement before you run again"
+        )
+        undo = f", and undo what the first statements of {unfinished} have left"
+        return hint + undo if unfinished else hint
+    if unfinished:
+        return "the first statements of the unfinished revision may stay: see to them first"
+    if "kept" in fields and fields["kept"] is None:
+        return (
+            "the server did not answer any more: until it notices that this process is gone it "
+            "keeps the lock and goes on; 'status' shows when that is over"
+        )
+    return "what was not committed is rolled back, and the lock is given back: run again"
 
 
 if __name__ == "__main__":

@@ -283,6 +283,7 @@ MIDWAY = {
     op.execute("CREATE TABLE left_over (id integer)")
     op.execute("/* x */ COMMIT")
 """,
+    "anew": '    op.execute("CREATE TABLE left_over (id integer); COMMIT; BEGIN")\n',
     "several": '    op.execute("CREATE TABLE left_over (id integer); COMMIT")\n',
     "commit()": """\
     op.execute("CREATE TABLE left_over (id integer)")
@@ -303,6 +304,14 @@ WHOLE = {
     "function": """\
     op.execute("CREATE TABLE left_over (id integer)")
     op.execute("CREATE FUNCTION f() RETURNS int LANGUAGE plpgsql AS $$ BEGIN RETURN 1; END; $$")
+""",
+    "atomic": """\
+    op.execute("CREATE TABLE left_over (id integer)")
+    op.execute("CREATE FUNCTION f() RETURNS int LANGUAGE sql BEGIN ATOMIC SELECT 1; SELECT 2; END")
+""",
+    "case": """\
+    op.execute("CREATE TABLE left_over (id integer)")
+    op.execute("SELECT CASE WHEN 1 = 1 THEN 2 END")
 """,
     "literal": """\
     op.execute("CREATE TABLE left_over (id integer)")
@@ -535,7 +544,7 @@ def test_server_that_is_gone_in_a_revision(driver: str, tmp_path: Path) -> None:
             server.kill()
             assert run.finish() == 5, run.last
     assert (run.last["kept"], run.last["unfinished"]) == (None, ["r2"])
-    assert "see what is there" in run.last["hint"]
+    assert "undo or finish" in run.last["hint"]
 
 
 def test_several_databases_on_mariadb(
@@ -585,6 +594,9 @@ def test_downgrade_that_fails(tmp_path: Path, launch: RunCommand) -> None:
     head, down = file.read_text().split("def downgrade():")
     file.write_text(head + 'def downgrade():\n    raise ValueError("no")')
     assert down
+    code = app / "app.py"
+    own = "Migrate(app, db, transaction_per_migration=True)"
+    code.write_text(code.read_text().replace("Migrate(app, db)", own))
     env = {"DATABASE_URL": f"sqlite:///{tmp_path}/x.db"}
     assert launch(app, "db", "upgrade", env=env).returncode == 0
     result = launch(app, "db", "downgrade", "base", env=env)

@@ -1,6 +1,8 @@
 """Repositories for several databases: `--bind`, no main database, all or nothing."""
 
 import runpy
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -157,17 +159,15 @@ def test_no_main_database(tmp_path: Path) -> None:
 
 
 def test_all_or_nothing(project: Project) -> None:
-    """If the last database refuses, the first ones keep what they had.
-
-    SQLite's driver commits a CREATE TABLE on its own; the rows of the revision show it.
-    """
+    """If the last database refuses, the first ones keep what they had."""
     (revision,) = project.revisions
     text = revision.read_text().replace("def upgrade_users():", "def upgrade_users():\n    1 / 0")
     revision.write_text(text)
     with project.app.app_context(), pytest.raises(ZeroDivisionError):
         flask_migrate.upgrade()
     for name in ("main", "my-audit"):
-        assert versions_of(project.folder / f"{name}.db") == []
+        with closing(sqlite3.connect(project.folder / f"{name}.db")) as connection:
+            assert connection.execute("SELECT name FROM sqlite_master").fetchall() == []
 
 
 def test_change_in_one_database_only(project: Project) -> None:

@@ -1,6 +1,7 @@
 """Odd surroundings: what is wrong with the process's own place is one line, and code 3."""
 
 import ctypes
+import fcntl
 import json
 import os
 import re
@@ -916,6 +917,8 @@ def test_log_that_does_not_block(shop: Path) -> None:
     append(shop / "app.py", "\nfor number in range(3000):\n    print('line', number)\n")
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
+    # One page: it is full again and again, however fast it is read.
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
     with os.fdopen(reading, encoding="utf-8") as log, Path(os.devnull).open("r+b") as nothing:
         run = zygote_of().start(
             shop,
@@ -924,7 +927,7 @@ def test_log_that_does_not_block(shop: Path) -> None:
             env=environment_of({}),
             streams=[nothing.fileno(), nothing.fileno(), writing],
         )
-        while count_waiting(reading) < (60 << 10):
+        while count_waiting(reading) < 3_000:
             sleep(0.05)
         os.close(writing)
         lines = read_log(log.read())

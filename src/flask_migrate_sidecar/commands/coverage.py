@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Final
+from typing import Any, Final
 
 from flask_migrate_sidecar.application.migrations_only import MIGRATIONS_ONLY
+from flask_migrate_sidecar.application.subcommand import Subcommand
 from flask_migrate_sidecar.database.connect import Database
 from flask_migrate_sidecar.database.dialect import find_dialect
 from flask_migrate_sidecar.errors import ConfigurationError
 from flask_migrate_sidecar.history.environment import Readings
 from flask_migrate_sidecar.history.failure import explained
+from flask_migrate_sidecar.history.reading import Patience, read_databases
+from flask_migrate_sidecar.history.repository import Repository
 from flask_migrate_sidecar.log.logger import get_logger
 from flask_migrate_sidecar.settings.options import normalise_bind
 
@@ -113,3 +116,29 @@ def require_distinct(session: Session, databases: Sequence[str]) -> None:
             hint="give each a database of its own, or keep their tables under one of the names",
             databases=migrated,
         )
+
+
+def read_selected(
+    session: Session,
+    subcommand: Subcommand,
+    repository: Repository,
+    script: Any,
+    patience: Patience | None = None,
+    **options: Any,
+) -> Readings:
+    """Read the databases that the subcommand is about, by default with the run's patience.
+
+    Raises:
+        ConfigurationError: one that was named is none of the repository's.
+    """
+    found = read_databases(
+        session.application,
+        session.environments,
+        repository.config,
+        script,
+        patience or session.patience,
+        **options,
+    )
+    require_managed(session, {place.database for place in found}, subcommand.binds)
+    require_version_table(session, found)
+    return {place: held for place, held in found.items() if subcommand.selects(place.database)}

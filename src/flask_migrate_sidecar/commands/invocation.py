@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
-from typing import Any, Final
+from contextlib import contextmanager, nullcontext
+from typing import Final
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
 
 from flask_migrate_sidecar.application.subcommand import Subcommand
 from flask_migrate_sidecar.database.connect import Database
-from flask_migrate_sidecar.database.dialect import find_dialect
 from flask_migrate_sidecar.errors import (
     Interrupted,
-    LockedError,
-    MigrationError,
     SidecarError,
     UnavailableError,
 )
-from flask_migrate_sidecar.history.environment import Readings, label, label_place
-from flask_migrate_sidecar.history.failure import explain, explained
+from flask_migrate_sidecar.history.failure import explain
 from flask_migrate_sidecar.history.heartbeat import beating
-from flask_migrate_sidecar.history.outcome import find_outcome
-from flask_migrate_sidecar.history.progress import Progress, Step
-from flask_migrate_sidecar.history.reading import Patience, read_databases
-from flask_migrate_sidecar.history.repository import Repository, open_repository
-from flask_migrate_sidecar.history.revisions import open_history, strict_history
+from flask_migrate_sidecar.history.progress import Progress
+from flask_migrate_sidecar.history.repository import Repository
+from flask_migrate_sidecar.history.revisions import strict_history
 from flask_migrate_sidecar.history.statements import commits_noted, statements_checked
 from flask_migrate_sidecar.lock.acquire import hold_locks
 from flask_migrate_sidecar.lock.base import LockTarget
@@ -34,7 +27,8 @@ from flask_migrate_sidecar.lock.watch import Guard
 from flask_migrate_sidecar.log.logger import get_logger
 from flask_migrate_sidecar.log.origin import describe_origin
 
-from .coverage import require_distinct, require_managed, require_version_table
+from .aftermath import read_back, tell_committed, tell_what_stayed, warn_of_indexes
+from .coverage import require_distinct
 from .session import Result, Session
 
 logger: Final = get_logger(__name__)
@@ -63,16 +57,22 @@ def invoke(
     try:
         with _observed(session, subcommand, progress), _locks_required(session, guard):
             subcommand.run()
+        if repository is not None and progress.applied and not subcommand.is_own:
+            read_back(session, subcommand, repository, progress)
+            guard.verify()
     except Interrupted as interruption:
-        kept = _tell_what_stayed(session, subcommand, progress)
+        kept = tell_what_stayed(session, subcommand, progress)
         where = describe_origin(interruption, folder) if progress.running else {}
         interruption.fields = {**where, **kept, **interruption.fields}
         raise
     except BaseException as error:
         explained = _find_lost_lock(guard, explain(error, repository=folder))
-        explained.fields = {**_tell_what_stayed(session, subcommand, progress), **explained.fields}
+        told = tell_what_stayed(
+            session, subcommand, progress, is_lost=isinstance(explained, UnavailableError)
+        )
+        explained.fields = {**told, **explained.fields}
         unfinished = explained.fields.get("unfinished")
-        is_retried = isinstance(explained, (UnavailableError, LockedError))
+        is_retried = "run again" in (explained.hint or "")
         if is_retried and isinstance(unfinished, list) and unfinished:
             # What is to be run again is not what it was.
             explained.hint = (
@@ -81,9 +81,8 @@ def invoke(
             )
         raise explained from error
     if repository is not None and progress.applied and not subcommand.is_own:
-        _read_back(session, subcommand, repository, progress)
-        _tell_committed(progress)
-        _warn_of_indexes(session, progress)
+        tell_committed(progress)
+        warn_of_indexes(session, progress)
     return Result(progress.applied, progress.before, progress.after)
 
 
@@ -109,97 +108,6 @@ def _find_lost_lock(guard: Guard, error: SidecarError) -> SidecarError:
         lost.fields = {**error.fields, **lost.fields}
         return lost
     return error
-
-
-def _find_invalid_indexes(session: Session, progress: Progress) -> list[str]:
-    """Name indexes that were not built to their end, in the databases that a run was in."""
-    names = {step.place.database for step in progress.applied}
-    names |= {progress.running.place.database} if progress.running is not None else set()
-    found: list[str] = []
-    for database in session.lasting:
-        dialect = find_dialect(database.url.get_backend_name())
-        if database.name in names and dialect.has_invalid_indexes:
-            engine = database.engine(connect_timeout=session.settings.connect_timeout)
-            # What the server does not tell changes nothing of how the run ended.
-            with suppress(DBAPIError), engine.connect() as connection:
-                found += dialect.find_invalid_indexes(connection)
-    return found
-
-
-def _warn_of_indexes(session: Session, progress: Progress) -> None:
-    """Say that an index is there which no query uses: `IF NOT EXISTS` passes it over."""
-    indexes = _find_invalid_indexes(session, progress)
-    if indexes:
-        logger.warning(
-            "database.index_invalid",
-            indexes=indexes,
-            hint="CREATE INDEX CONCURRENTLY was cut short there: DROP INDEX, and build it again",
-        )
-
-
-def _tell_committed(progress: Progress) -> None:
-    """Say of revisions that were told before their transaction ended that they stay."""
-    if progress.open_steps:
-        revisions = [_describe_place(step) for step in progress.open_steps]
-        logger.info("migration.committed", count=len(revisions), revisions=revisions)
-
-
-def read_selected(
-    session: Session,
-    subcommand: Subcommand,
-    repository: Repository,
-    script: Any,
-    patience: Patience | None = None,
-    **options: Any,
-) -> Readings:
-    """Read the databases that the subcommand is about, by default with the run's patience.
-
-    Raises:
-        ConfigurationError: one that was named is none of the repository's.
-    """
-    found = read_databases(
-        session.application,
-        session.environments,
-        repository.config,
-        script,
-        patience or session.patience,
-        **options,
-    )
-    require_managed(session, {place.database for place in found}, subcommand.binds)
-    require_version_table(session, found)
-    return {place: held for place, held in found.items() if subcommand.selects(place.database)}
-
-
-def _read_back(
-    session: Session, subcommand: Subcommand, repository: Repository, progress: Progress
-) -> None:
-    """Read on new connections what the databases hold now, and compare it with what was done.
-
-    An `env.py` that begins a transaction before `context.configure` has to commit it itself:
-    Alembic leaves a transaction alone that is not its own (`MigrationContext.configure`).
-
-    Raises:
-        MigrationError: something was not committed.
-        SidecarError: the databases could not be read.
-    """
-    with explained(repository.folder):
-        script = open_history(repository.config)
-        now = read_selected(session, subcommand, repository, script)
-    lasting = {database.name for database in session.lasting}
-    lost = [
-        label_place(place, progress.after)
-        for place, held in progress.after.items()
-        if place.database in lasting and {*held} != {*now.get(place, ())}
-    ]
-    if lost:
-        outcome = find_outcome(progress, script, now)
-        raise MigrationError(
-            f"what ran was not committed in {', '.join(lost)}: the database does not hold what "
-            "was reached",
-            hint="env.py runs a statement on its connection before context.configure, which begins "
-            "a transaction that Alembic leaves to it: commit there, connection.commit()",
-            **outcome,
-        )
 
 
 @contextmanager
@@ -236,37 +144,6 @@ def _observed(session: Session, subcommand: Subcommand, progress: Progress) -> I
         period=session.settings.heartbeat,
         connect_timeout=session.settings.connect_timeout,
     )
-    following = session.environments.followed_by(progress.follow)
+    following = session.environments.followed_by(progress.follow, progress.describe)
     with strict_history(), stdout, heartbeat, following, commits_noted(progress.note_commit):
         yield
-
-
-def _describe_place(step: Step) -> dict[str, Any]:
-    """Give the fields of the last line that say where it was."""
-    tenant = {} if step.tenant is None else {"tenant": step.tenant}
-    return {"revision": step.revision, "database": step.place.database, **tenant}
-
-
-def _tell_what_stayed(
-    session: Session, subcommand: Subcommand, progress: Progress
-) -> dict[str, Any]:
-    """Read the databases again after a failure, to say what stayed and what did not."""
-    if not progress.has_begun:
-        return {}
-    running = progress.running
-    place = _describe_place(running) if running is not None else {}
-    try:
-        x_arg = subcommand.params.get("x_arg")
-        repository = open_repository(session.application, subcommand.directory, x_arg)
-        script = open_history(repository.config)
-        # The way out is not blocked: what is locked is not known.
-        after = read_selected(session, subcommand, repository, script, Patience())
-        indexes = _find_invalid_indexes(session, progress)
-        broken = {"invalid_indexes": indexes} if indexes else {}
-        held = {"from": label(progress.before), "to": label(after)}
-        return {**place, **held, **find_outcome(progress, script, after), **broken}
-    except Exception as reason:  # noqa: BLE001 - the first error is the one to report
-        said = str(reason).splitlines()[:1]
-        left = [running.revision] if running is not None and progress.leaves_a_part else []
-        unfinished = {"unfinished": left} if left else {}
-        return {**place, "kept": None, "kept_error": said[0] if said else "", **unfinished}

@@ -170,6 +170,7 @@ def open_session(
     environments = Environments({str(d.url): d.name for d in reversed(databases)}, check)
     environments.install()
     interruption.cancel = environments.cancel
+    interruption.tell = environments.tell
     send_results_to(application, streams.results)
     return Session(line, settings, application, databases, environments, streams)
 

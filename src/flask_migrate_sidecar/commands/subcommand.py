@@ -27,8 +27,8 @@ from flask_migrate_sidecar.history.repository import Repository, open_repository
 from flask_migrate_sidecar.history.revisions import check_places, open_history
 from flask_migrate_sidecar.log.logger import bind_everywhere, get_logger
 
-from .coverage import require_managed
-from .invocation import hold, invoke, read_selected
+from .coverage import read_selected, require_managed
+from .invocation import hold, invoke
 from .session import Result, Session
 from .upgrade import run_upgrade
 

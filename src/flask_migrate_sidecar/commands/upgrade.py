@@ -37,8 +37,8 @@ from flask_migrate_sidecar.history.revisions import (
 )
 from flask_migrate_sidecar.log.logger import get_logger
 
-from .coverage import warn_of_unmanaged
-from .invocation import hold, invoke, read_selected
+from .coverage import read_selected, warn_of_unmanaged
+from .invocation import hold, invoke
 from .session import Result, Session
 
 if TYPE_CHECKING:

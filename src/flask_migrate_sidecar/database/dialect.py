@@ -88,6 +88,15 @@ class Dialect:
             connection: the session; its transaction goes on.
         """
 
+    def is_session_open(self, connection: Connection, session: int) -> bool:
+        """Tell whether the server still has a session, which may be ending a COMMIT.
+
+        Args:
+            connection: another one.
+            session: the server's number for it.
+        """
+        return False
+
     def is_autocommitting(self, connection: Connection) -> bool:
         """Tell whether what has just run on a connection is final already."""
         return getattr(connection.connection.dbapi_connection, "autocommit", False) is True

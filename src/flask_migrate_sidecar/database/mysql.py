@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-from sqlalchemy import URL, Connection
+from sqlalchemy import URL, Connection, column, func, select, text
 
 from .causes import STANDBY
 from .dialect import Dialect, LockLimit, explain_by, to_milliseconds, whole
@@ -109,6 +109,11 @@ class MySQL(Dialect):
     def identify_session(self, driver: Any) -> int | None:
         """Give the connection id, which the server told at login."""
         return int(driver.thread_id()) if hasattr(driver, "thread_id") else None
+
+    def is_session_open(self, connection: Connection, session: int) -> bool:
+        """Look among the sessions, of which each user sees their own."""
+        found = select(func.count()).select_from(text("information_schema.processlist"))
+        return bool(connection.scalar(found.where(column("id") == session)))
 
     def explain_wait(self, connection: Connection, session: int) -> dict[str, Any]:
         """Ask for the session's state, and for the open transactions beside it."""

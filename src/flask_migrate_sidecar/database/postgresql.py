@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
-from sqlalchemy import URL, Connection, text
+from sqlalchemy import URL, Connection, column, func, select, text
 from sqlalchemy.exc import DBAPIError
 
 from flask_migrate_sidecar.process.child import run_in_child
@@ -129,11 +129,20 @@ class PostgreSQL(Dialect):
         have is left out, `client_connection_check_interval` before PostgreSQL 14.
         """
         was_open = connection.in_transaction()
-        # A server that only speaks the protocol may refuse; that must not cost the transaction.
-        with suppress(DBAPIError), _aside(connection):
-            connection.execute(_WATCH_CLIENT)
+        try:
+            # A server that only speaks the protocol may refuse; that must not cost the transaction.
+            with _aside(connection):
+                connection.execute(_WATCH_CLIENT)
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise
         if not was_open:
             connection.commit()
+
+    def is_session_open(self, connection: Connection, session: int) -> bool:
+        """Look among the sessions; each user sees their numbers."""
+        found = select(func.count()).select_from(text("pg_catalog.pg_stat_activity"))
+        return bool(connection.scalar(found.where(column("pid") == session)))
 
     def is_idle(self, connection: Connection) -> bool:
         """Ask psycopg or psycopg2, which know it from libpq (`PQtransactionStatus`)."""

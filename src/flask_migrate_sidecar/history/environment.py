@@ -86,8 +86,12 @@ class Environments:
         self.reading: tuple[str, VersionTable] | None = None
         # The server's number for it; what another thread can do with the connection is little.
         self.session: int | None = None
+        # Those of the command that is followed, with the names of their databases.
+        self.sessions: set[tuple[str, int]] = set()
         self._engine_name: str | None = None
         self._follower: Follower | None = None
+        # What is known of the command that is followed, or was.
+        self._tell: Callable[[], dict[str, Any]] = dict
 
     def install(self) -> None:
         """See every environment that is made from now on."""
@@ -116,10 +120,13 @@ class Environments:
                     environments._engines.add(context.connection.engine)
                     environments.check(name, context.connection)
                     if environments._follower is not None:
+                        environments._note_session(name)
                         find_dialect(context.dialect.name).watch_client(context.connection)
                 run(self, **arguments)
             finally:
-                environments.connection = environments.session = None
+                # What env.py commits behind this can be cancelled too.
+                if environments._follower is None:
+                    environments.connection = environments.session = None
 
         def configured(self: EnvironmentContext, *args: Any, **options: Any) -> None:
             options["include_name"] = leave_out(LEASE_TABLE, options.get("include_name"))
@@ -130,18 +137,32 @@ class Environments:
         EnvironmentContext.run_migrations = run_migrations  # type: ignore[method-assign]
 
     @contextmanager
-    def followed_by(self, follower: Follower) -> Iterator[None]:
-        """Tell a follower of the steps of every command inside of the block."""
-        self._follower = follower
+    def followed_by(self, follower: Follower, tell: Callable[[], dict[str, Any]]) -> Iterator[None]:
+        """Tell a follower of the steps of every command inside of the block.
+
+        Args:
+            follower: is told of them.
+            tell: says what it knows.
+        """
+        self._follower, self._tell = follower, tell
+        self.sessions.clear()
         try:
             yield
         finally:
-            self._follower = None
+            self._follower = self.connection = self.session = None
+
+    def tell(self) -> dict[str, Any]:
+        """Say what is known of a command that does not come to its end."""
+        return self._tell()
+
+    def _note_session(self, database: str) -> None:
+        if self.session is not None:
+            self.sessions.add((database, self.session))
 
     def cancel(self) -> None:
         """Cancel the statement that runs, from another thread."""
         connection = self.connection
-        if connection is not None:
+        if connection is not None and not connection.closed:
             find_dialect(connection.dialect.name).cancel(connection, self.session)
 
     def forget_sessions(self) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from flask_migrate_sidecar.database.dialect import find_dialect
 from flask_migrate_sidecar.log.logger import get_logger
+from flask_migrate_sidecar.process.os_exit import forked_children_ended
 
 from .environment import Function, Place
 
@@ -59,8 +60,9 @@ class Progress:
     running: Step | None = None
     running_since: float = 0.0
     is_transactional: bool = True
-    # Whether what runs has committed something already.
+    # Whether what runs has committed something already, before the version table says that it ran.
     has_committed: bool = False
+    has_ended: bool = False
     # Revisions of which a part stays, whether or not the version table says that they ran.
     partly_kept: list[Step] = field(default_factory=list)
     # Revisions whose transaction was open when they were told as applied.
@@ -76,9 +78,21 @@ class Progress:
         """Whether a part of what runs stays where it fails."""
         return self.has_committed or not self.is_transactional
 
+    def describe(self) -> dict[str, Any]:
+        """Say what is known of a run that ends without a look at the databases."""
+        if not self.has_begun:
+            return {}
+        place = {} if self.running is None else describe_place(self.running)
+        left = [place["revision"]] if place and self.leaves_a_part else []
+        known = {"kept": None, "kept_error": "the run ended before the databases could be read"}
+        return {**place, **known, **({"unfinished": left} if left else {})}
+
     def note_commit(self) -> None:
-        """Note that something was committed while a revision runs."""
-        self.has_committed = True
+        """Note that something was committed while a revision runs.
+
+        What is committed behind it holds its version as well, which tells by itself.
+        """
+        self.has_committed = self.has_committed or not self.has_ended
 
     def follow(
         self, place: Place, revisions: Any, context: MigrationContext, function: Function
@@ -90,6 +104,17 @@ class Progress:
         if pending:
             yield from self._run(place, pending, context)
         self.after[place] = context.get_current_heads() if pending else held
+
+    def _noting_end(self, run: Callable[..., None]) -> Callable[..., None]:
+        """Give a revision's function, behind which Alembic writes its version."""
+
+        def run_and_note(*arguments: Any, **options: Any) -> None:
+            # In a child, env.py would roll the transaction of its parent back.
+            with forked_children_ended():
+                run(*arguments, **options)
+            self.has_ended = True
+
+        return run_and_note
 
     def _run(
         self, place: Place, pending: Sequence[Any], context: MigrationContext
@@ -107,7 +132,8 @@ class Progress:
         for number, (step, raw) in enumerate(zip(steps, pending, strict=True), start=1):
             self.verify()
             self.running, self.running_since = step, monotonic()
-            self.has_committed = False
+            self.has_committed = self.has_ended = False
+            raw.migration_fn = self._noting_end(raw.migration_fn)
             self.is_transactional = _can_roll_back(context)
             yield raw
             self.partly_kept += [step] if self.leaves_a_part else []
@@ -133,6 +159,12 @@ def _can_roll_back(context: MigrationContext) -> bool:
         find_dialect(context.dialect.name).can_transact_ddl or type(context.impl).transactional_ddl
     )
     return bool(can and context.impl.transactional_ddl)
+
+
+def describe_place(step: Step) -> dict[str, Any]:
+    """Give the fields of the last line that say where a step was."""
+    tenant = {} if step.tenant is None else {"tenant": step.tenant}
+    return {"revision": step.revision, "database": step.place.database, **tenant}
 
 
 def _describe_step(place: Place, tenant: str | None, step: Any) -> Step:

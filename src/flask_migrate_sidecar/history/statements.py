@@ -14,9 +14,13 @@ from flask_migrate_sidecar.database.dialect import find_dialect
 from flask_migrate_sidecar.process import threads
 
 # A COMMIT of the revision's own, alone or among other statements.
-_COMMITS: Final = re.compile(r"\s*END\b|(?:^|;)\s*COMMIT\b", re.IGNORECASE)
-# Comments, texts, and the bodies of functions, which commit nothing now.
-_BODY: Final = re.compile(r"/\*.*?\*/|--[^\n]*|'[^']*'|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$", re.DOTALL)
+_COMMITS: Final = re.compile(r"(?:^|;)\s*(?:COMMIT|END)\b", re.IGNORECASE)
+# Comments, texts, and the bodies of functions and triggers, which commit nothing now.
+_BODY: Final = re.compile(
+    r"/\*.*?\*/|--[^\n]*|'[^']*'|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$"
+    r"|(?i:\bBEGIN\s+(?!TRANSACTION|WORK|DEFERRED|IMMEDIATE|EXCLUSIVE|ISOLATION|READ)\w.*?\bEND\b)",
+    re.DOTALL,
+)
 _MAKES: Final = re.compile(r"\bINTO\b", re.IGNORECASE)
 # What leaves nothing behind, though each statement is its own transaction.
 _LEAVES_NOTHING: Final = re.compile(
@@ -69,7 +73,7 @@ class _Commits:
 
     def start(self, connection: Connection) -> None:
         """See SQLAlchemy begin, which is an own BEGIN with some drivers only."""
-        if not _is_autocommitting(connection):
+        if not _is_idle(connection):
             self._open.add(connection)
 
     def commit(self, connection: Connection) -> None:
@@ -86,7 +90,7 @@ class _Commits:
         # A connection that was lost has no driver's, and would ask for another one.
         if connection in self._open and not connection.invalidated:
             self._open.discard(connection)
-            if find_dialect(connection.dialect.name).is_idle(connection):
+            if _is_idle(connection):
                 self._note()
 
     def begin(self, connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
@@ -115,6 +119,10 @@ class _Commits:
 
 def _is_autocommitting(connection: Connection) -> bool:
     return find_dialect(connection.dialect.name).is_autocommitting(connection)
+
+
+def _is_idle(connection: Connection) -> bool:
+    return find_dialect(connection.dialect.name).is_idle(connection)
 
 
 @contextmanager

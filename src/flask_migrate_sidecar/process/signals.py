@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from time import monotonic, sleep
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from flask_migrate_sidecar.errors import ConfigurationError, Interrupted
 
@@ -35,6 +35,8 @@ class Interruption:
     def __init__(self, force: Callable[[Interrupted], NoReturn]) -> None:
         self.received: Interrupted | None = None
         self.cancel: Callable[[], None] = lambda: None
+        # What the last line can say of a run that does not come to its end.
+        self.tell: Callable[[], dict[str, Any]] = dict
         self.force = force
         self._wakeup: socket.socket | None = None
         # What ran when the signal came: the run's own end leaves orphans, which are found no more.
@@ -79,7 +81,10 @@ class Interruption:
         _beside(self.cancel, "flask-migrate-cancel").wait(_CANCEL_SECONDS)
         self._cancelled.set()
         sleep(max(0, came + _LAST_RESORT_SECONDS - monotonic()))
-        _beside(lambda: self.force(Interrupted(number, is_forced=True)), "flask-migrate-end")
+        forced = Interrupted(number, is_forced=True)
+        with suppress(Exception):
+            forced.fields = self.tell()
+        _beside(lambda: self.force(forced), "flask-migrate-end")
         sleep(max(0, came + _END_SECONDS - monotonic()))
         EXIT(Interrupted(number).exit_code)
 

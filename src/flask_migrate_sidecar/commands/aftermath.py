@@ -1,0 +1,156 @@
+"""What a run has left: read back after a good one, and found out after one that failed."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from time import monotonic, sleep
+from typing import Any, Final
+
+from sqlalchemy.exc import DBAPIError
+
+from flask_migrate_sidecar.application.subcommand import Subcommand
+from flask_migrate_sidecar.database.dialect import find_dialect
+from flask_migrate_sidecar.errors import MigrationError, UnavailableError
+from flask_migrate_sidecar.history.environment import label, label_place
+from flask_migrate_sidecar.history.failure import explained
+from flask_migrate_sidecar.history.outcome import find_outcome
+from flask_migrate_sidecar.history.progress import Progress, describe_place
+from flask_migrate_sidecar.history.reading import Patience
+from flask_migrate_sidecar.history.repository import Repository, open_repository
+from flask_migrate_sidecar.history.revisions import open_history
+from flask_migrate_sidecar.log.logger import get_logger
+
+from .coverage import read_selected
+from .session import Session
+
+logger: Final = get_logger(__name__)
+
+# Seconds until a server has noticed that a client is gone: PostgreSQL looks each 5 s where it can
+# (`client_connection_check_interval`, which `watch_client` sets).
+_NOTICES: Final = 8.0
+_PAUSE: Final = 0.1
+
+
+def read_back(
+    session: Session, subcommand: Subcommand, repository: Repository, progress: Progress
+) -> None:
+    """Read on new connections what the databases hold now, and compare it with what was done.
+
+    An `env.py` that begins a transaction before `context.configure` has to commit it itself:
+    Alembic leaves a transaction alone that is not its own (`MigrationContext.configure`).
+
+    Raises:
+        MigrationError: something was not committed.
+        SidecarError: the databases could not be read.
+    """
+    with explained(repository.folder):
+        script = open_history(repository.config)
+        now = read_selected(session, subcommand, repository, script)
+    lasting = {database.name for database in session.lasting}
+    lost = [
+        label_place(place, progress.after)
+        for place, held in progress.after.items()
+        if place.database in lasting and {*held} != {*now.get(place, ())}
+    ]
+    if lost:
+        outcome = find_outcome(progress, script, now)
+        raise MigrationError(
+            f"what ran was not committed in {', '.join(lost)}: the database does not hold what "
+            "was reached",
+            hint="env.py runs a statement on its connection before context.configure, which begins "
+            "a transaction that Alembic leaves to it: commit there, connection.commit()",
+            **outcome,
+        )
+
+
+def tell_what_stayed(
+    session: Session, subcommand: Subcommand, progress: Progress, *, is_lost: bool = False
+) -> dict[str, Any]:
+    """Read the databases again after a failure, to say what stayed and what did not.
+
+    Args:
+        session: what the commands share.
+        subcommand: what failed.
+        progress: how far it had come.
+        is_lost: a connection was: the server may still be at what it was asked.
+    """
+    if not progress.has_begun:
+        return {}
+    running = progress.running
+    place = describe_place(running) if running is not None else {}
+    try:
+        if is_lost:
+            _await_sessions(session)
+        x_arg = subcommand.params.get("x_arg")
+        repository = open_repository(session.application, subcommand.directory, x_arg)
+        script = open_history(repository.config)
+        # The way out is not blocked: what is locked is not known.
+        after = read_selected(session, subcommand, repository, script, Patience())
+        indexes = _find_invalid_indexes(session, progress)
+        broken = {"invalid_indexes": indexes} if indexes else {}
+        held = {"from": label(progress.before), "to": label(after)}
+        return {**place, **held, **find_outcome(progress, script, after), **broken}
+    except Exception as reason:  # noqa: BLE001 - the first error is the one to report
+        said = str(reason).splitlines()[:1]
+        left = [running.revision] if running is not None and progress.leaves_a_part else []
+        unfinished = {"unfinished": left} if left else {}
+        return {**place, "kept": None, "kept_error": said[0] if said else "", **unfinished}
+
+
+def _await_sessions(session: Session) -> None:
+    """Wait until the server has ended the sessions that migrated: a COMMIT may still come.
+
+    Raises:
+        UnavailableError: one is there for longer than a server needs to notice.
+    """
+    # Those that the application's pool keeps are not at work.
+    session.environments.forget_sessions()
+    deadline = monotonic() + _NOTICES
+    for database in session.lasting:
+        numbers = [n for name, n in session.environments.sessions if name == database.name]
+        if not numbers:
+            continue
+        dialect = find_dialect(database.url.get_backend_name())
+        engine = database.engine(connect_timeout=session.settings.connect_timeout)
+        with engine.connect() as connection:
+            while open_ := [n for n in numbers if dialect.is_session_open(connection, n)]:
+                connection.rollback()
+                if monotonic() > deadline:
+                    raise UnavailableError(
+                        f"session {open_[0]} of this run is still at work on the server, and what "
+                        "it does can stay"
+                    )
+                sleep(_PAUSE)
+
+
+def tell_committed(progress: Progress) -> None:
+    """Say of revisions that were told before their transaction ended that they stay."""
+    if progress.open_steps:
+        revisions = [describe_place(step) for step in progress.open_steps]
+        logger.info("migration.committed", count=len(revisions), revisions=revisions)
+
+
+def warn_of_indexes(session: Session, progress: Progress) -> None:
+    """Say that an index is there which no query uses: `IF NOT EXISTS` passes it over."""
+    indexes = _find_invalid_indexes(session, progress)
+    if indexes:
+        logger.warning(
+            "database.index_invalid",
+            indexes=indexes,
+            hint="CREATE INDEX CONCURRENTLY was cut short there: DROP INDEX, and build it again",
+        )
+
+
+def _find_invalid_indexes(session: Session, progress: Progress) -> list[str]:
+    """Name indexes that were not built to their end, in the databases that a run was in."""
+    names = {step.place.database for step in progress.applied}
+    names |= {progress.running.place.database} if progress.running is not None else set()
+    found: list[str] = []
+    for database in session.lasting:
+        dialect = find_dialect(database.url.get_backend_name())
+        if database.name in names and dialect.has_invalid_indexes:
+            engine = database.engine(connect_timeout=session.settings.connect_timeout)
+            # What the server does not tell changes nothing of how the run ended.
+            with suppress(DBAPIError), engine.connect() as connection:
+                found += dialect.find_invalid_indexes(connection)
+    return found
