@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from time import monotonic, sleep
 from typing import Any, Final
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from flask_migrate_sidecar.application.subcommand import Subcommand
-from flask_migrate_sidecar.database.dialect import find_dialect
+from flask_migrate_sidecar.database.connect import Database
+from flask_migrate_sidecar.database.dialect import Dialect, find_dialect
 from flask_migrate_sidecar.errors import MigrationError, UnavailableError
 from flask_migrate_sidecar.history.environment import label, label_place
 from flask_migrate_sidecar.history.failure import explained
@@ -108,19 +111,34 @@ def _await_sessions(session: Session) -> None:
     deadline = monotonic() + _NOTICES
     for database in session.lasting:
         numbers = [n for name, n in session.environments.sessions if name == database.name]
-        if not numbers:
-            continue
-        dialect = find_dialect(database.url.get_backend_name())
-        engine = database.engine(connect_timeout=session.settings.connect_timeout)
-        with engine.connect() as connection:
-            while open_ := [n for n in numbers if dialect.is_session_open(connection, n)]:
-                connection.rollback()
-                if monotonic() > deadline:
-                    raise UnavailableError(
-                        f"session {open_[0]} of this run is still at work on the server, and what "
-                        "it does can stay"
-                    )
-                sleep(_PAUSE)
+        if numbers:
+            _await_end(database, numbers, deadline, session.settings.connect_timeout)
+
+
+def _await_end(
+    database: Database, numbers: Sequence[int], deadline: float, connect_timeout: float
+) -> None:
+    dialect = find_dialect(database.url.get_backend_name())
+    with database.engine(connect_timeout=connect_timeout).connect() as connection:
+        while open_ := _list_open(dialect, connection, numbers):
+            if monotonic() > deadline:
+                raise UnavailableError(
+                    f"session {open_[0]} of this run is still at work on the server, and what it "
+                    "does can stay"
+                )
+            sleep(_PAUSE)
+
+
+def _list_open(dialect: Dialect, connection: Connection, numbers: Sequence[int]) -> list[int]:
+    """List the sessions that are still there; who only speaks the protocol may not say."""
+    try:
+        return [number for number in numbers if dialect.is_session_open(connection, number)]
+    except DBAPIError as error:
+        if error.connection_invalidated:
+            raise
+        return []
+    finally:
+        connection.rollback()
 
 
 def tell_committed(progress: Progress) -> None:
