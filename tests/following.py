@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from sidecar_runs import Line, Result, environment_of
+from sidecar_runs import LONGEST_LINE, Line, Result, environment_of
 from zygote import zygote_of
 
 
@@ -84,6 +84,7 @@ class FollowedRun:
         if not line:
             return None
         self._lines.append(line)
+        assert len(line.encode()) < LONGEST_LINE
         self.events.append(json.loads(line))
         return self.events[-1]
 

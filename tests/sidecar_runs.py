@@ -81,6 +81,10 @@ class Launcher:
         return Result(code, *(path.read_text(encoding="utf-8") for path in self._outputs))
 
 
+# Container runtimes cut what is longer.
+LONGEST_LINE = 16_000
+
+
 def read_log(text: str) -> list[Line]:
     """Read a log, and hold each line to the form that the contract promises."""
     lines = []
@@ -90,6 +94,7 @@ def read_log(text: str) -> list[Line]:
         assert list(event)[:4] == ["timestamp", "level", "event", "logger"], f"{number}: {line}"
         assert RFC3339.fullmatch(event["timestamp"]), f"line {number}: {line}"
         assert event["level"] in LEVELS, f"line {number}: {line}"
+        assert len(line.encode()) < LONGEST_LINE, f"line {number} has {len(line.encode())} bytes"
         lines.append(event)
     return lines
 
