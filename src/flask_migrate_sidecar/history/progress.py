@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
@@ -108,6 +109,8 @@ class Progress:
     def _noting_end(self, run: Callable[..., None]) -> Callable[..., None]:
         """Give a revision's function, behind which Alembic writes its version."""
 
+        # Alembic logs a step by the function's name.
+        @functools.wraps(run)
         def run_and_note(*arguments: Any, **options: Any) -> None:
             # In a child, env.py would roll the transaction of its parent back.
             with forked_children_ended():
