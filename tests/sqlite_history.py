@@ -119,6 +119,7 @@ def write_app(
     """
     write_revisions(folder, bodies, environment)
     switch = "ON" if enforced else "OFF"
+    options += "" if "transactional_ddl" in options else ", transactional_ddl=True"
     (folder / "app.py").write_text(APP.format(enforced=switch, more=more, options=options))
     return folder
 

@@ -42,7 +42,7 @@ class Migrate:
         compare_type: let autogenerate compare column types, or what it compares them with.
         render_as_batch: let autogenerate write batch operations, which SQLite needs.
         **kwargs: passed on to Alembic's `EnvironmentContext.configure()`; on SQLite
-            `transactional_ddl` is True, and False makes each statement final as it was.
+            `transactional_ddl=True` runs revisions in a transaction that is real.
     """
 
     def __init__(

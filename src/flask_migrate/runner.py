@@ -80,7 +80,7 @@ class Environment(EnvironmentContext):
             warn_without_models(self.get_context(), options.get("target_metadata"))
 
     def _choose_ddl(self, given: Mapping[str, Any], wanted: bool | None) -> bool | None:
-        """Say that SQLite's DDL is transactional, and make it so, unless that is declined.
+        """Say that SQLite's DDL is transactional, and make it so, where that is asked for.
 
         Args:
             given: arguments of `context.configure()`.
@@ -88,10 +88,9 @@ class Environment(EnvironmentContext):
         """
         chosen: bool | None = given.get("transactional_ddl")
         chosen = wanted if chosen is None else chosen
-        if chosen is False or not self._is_writing() or not is_sqlite(given):
+        if chosen is not True or not self._is_writing() or not is_sqlite(given):
             return chosen
-        is_real = self.is_offline_mode() or self._transactions.take(given.get("connection"))
-        return is_real or chosen
+        return self.is_offline_mode() or self._transactions.take(given.get("connection"))
 
     def _is_writing(self) -> bool:
         """Tell whether the command changes a database, and does not only look at it."""

@@ -54,7 +54,9 @@ def make_project(
     db = SQLAlchemy(app)
     with app.app_context():
         event.listen(db.engine, "connect", _enforce)
-    return Project(folder, app, db, Migrate(app, db, directory=str(folder / "migrations")))
+    return Project(
+        folder, app, db, Migrate(app, db, str(folder / "migrations"), transactional_ddl=True)
+    )
 
 
 def _enforce(connection: Any, _record: Any) -> None:

@@ -115,7 +115,7 @@ def leave_first_statement(app: Path) -> None:
 
 
 SQLITE = "sqlite:///"
-KEPT = {"kept": [], "rolled_back": [*BEFORE, MIDDLE], "revision": MIDDLE}
+KEPT = {"kept": BEFORE, "rolled_back": [], "unfinished": [MIDDLE], "revision": MIDDLE}
 
 USAGE = [
     Case("no command", 2, "command is needed.*db, wait, status", "--help", ()),

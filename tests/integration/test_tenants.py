@@ -6,10 +6,10 @@ from pathlib import Path
 from textwrap import indent
 
 import pytest
-from sqlalchemy import NullPool, create_engine, text
+from sqlalchemy import NullPool, create_engine, make_url, text
 
 from racing import GATED, finish, let_go_on, start, write_app
-from servers import Database, Server
+from servers import USER, Database, Postgres, Server, render_url
 from sidecar_runs import Launcher
 
 # The recipes of Alembic's cookbook, "Rudimental Schema-Level Multi Tenancy", around a list of
@@ -231,6 +231,43 @@ def test_tenants_with_a_database_each(tmp_path: Path, launch: Launcher) -> None:
     assert result.returncode == 0, result.stderr
     assert result.last["from"] == {"default/blue.db": [], "default/green.db": ["r2"]}
     assert result.last["applied"] == ["r1", "r2"]
+
+
+SHARDS = """
+
+def run_online():
+    from sqlalchemy import create_engine
+    for url in os.environ["SHARDS"].split():
+        with create_engine(url).connect() as connection:
+            context.configure(connection=connection)
+            with context.begin_transaction():
+                context.run_migrations()
+"""
+
+
+def test_shards_of_one_name(
+    postgres15: Postgres, postgres18: Postgres, tmp_path: Path, launch: Launcher
+) -> None:
+    """Databases that are called the same on two servers are two."""
+    app = write_app(tmp_path / "app", [])
+    env_py = app / "migrations/env.py"
+    source = env_py.read_text()
+    before, behind = source.index("def run_online"), source.index("\nset_up_logging()")
+    env_py.write_text(f"import os\n{source[:before]}{SHARDS.lstrip()}\n{source[behind:]}")
+    urls = []
+    for server in (postgres15, postgres18):
+        server.execute("DROP DATABASE IF EXISTS shard", f"CREATE DATABASE shard OWNER {USER}")
+        urls.append(render_url(make_url(server.create_database().url()).set(database="shard")))
+    env = {"DATABASE_URL": f"sqlite:///{tmp_path}/x.db", "SHARDS": urls[1]}
+    assert launch(app, "db", "upgrade", env=env).returncode == 0
+    env["SHARDS"] = " ".join(urls)
+    gate = launch(app, "wait", "head", env={**env, "MIGRATE_HEAD_TIMEOUT": "0"})
+    assert gate.returncode == 10, gate.stderr
+    done = launch(app, "db", "upgrade", env=env)
+    assert done.last["applied"] == ["r1"], done.last
+    assert [*done.last["to"].values()] == [["r1"], ["r1"]]
+    for server in (postgres15, postgres18):
+        server.execute("DROP DATABASE shard WITH (FORCE)")
 
 
 def test_tenants_without_the_application(tenancy: Tenancy, launch: Launcher) -> None:

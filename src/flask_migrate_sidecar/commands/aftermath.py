@@ -28,9 +28,6 @@ from .session import Session
 
 logger: Final = get_logger(__name__)
 
-# Seconds until a server has noticed that a client is gone: PostgreSQL looks each 5 s where it can
-# (`client_connection_check_interval`, which `watch_client` sets).
-_NOTICES: Final = 8.0
 _PAUSE: Final = 0.1
 
 
@@ -67,7 +64,7 @@ def read_back(
 
 
 def tell_what_stayed(
-    session: Session, subcommand: Subcommand, progress: Progress, *, is_lost: bool = False
+    session: Session, subcommand: Subcommand, progress: Progress, *, patience: float = 0
 ) -> dict[str, Any]:
     """Read the databases again after a failure, to say what stayed and what did not.
 
@@ -75,15 +72,16 @@ def tell_what_stayed(
         session: what the commands share.
         subcommand: what failed.
         progress: how far it had come.
-        is_lost: a connection was: the server may still be at what it was asked.
+        patience: seconds in which the server may end what it was asked, where a connection to it
+            was lost, or a statement cancelled.
     """
     if not progress.has_begun:
         return {}
     running = progress.running
     place = describe_place(running) if running is not None else {}
     try:
-        if is_lost:
-            _await_sessions(session)
+        if patience:
+            _await_sessions(session, patience)
         x_arg = subcommand.params.get("x_arg")
         repository = open_repository(session.application, subcommand.directory, x_arg)
         script = open_history(repository.config)
@@ -100,7 +98,7 @@ def tell_what_stayed(
         return {**place, "kept": None, "kept_error": said[0] if said else "", **unfinished}
 
 
-def _await_sessions(session: Session) -> None:
+def _await_sessions(session: Session, patience: float) -> None:
     """Wait until the server has ended the sessions that migrated: a COMMIT may still come.
 
     Raises:
@@ -108,7 +106,7 @@ def _await_sessions(session: Session) -> None:
     """
     # Those that the application's pool keeps are not at work.
     session.environments.forget_sessions()
-    deadline = monotonic() + _NOTICES
+    deadline = monotonic() + patience
     for database in session.lasting:
         numbers = [n for name, n in session.environments.sessions if name == database.name]
         if numbers:
@@ -120,19 +118,19 @@ def _await_end(
 ) -> None:
     dialect = find_dialect(database.url.get_backend_name())
     with database.engine(connect_timeout=connect_timeout).connect() as connection:
-        while open_ := _list_open(dialect, connection, numbers):
+        while at_work := _list_working(dialect, connection, numbers):
             if monotonic() > deadline:
                 raise UnavailableError(
-                    f"session {open_[0]} of this run is still at work on the server, and what it "
+                    f"session {at_work[0]} of this run is still at work on the server, and what it "
                     "does can stay"
                 )
             sleep(_PAUSE)
 
 
-def _list_open(dialect: Dialect, connection: Connection, numbers: Sequence[int]) -> list[int]:
-    """List the sessions that are still there; who only speaks the protocol may not say."""
+def _list_working(dialect: Dialect, connection: Connection, numbers: Sequence[int]) -> list[int]:
+    """List the sessions at work; a server that only speaks the protocol may not say."""
     try:
-        return [number for number in numbers if dialect.is_session_open(connection, number)]
+        return [number for number in numbers if dialect.is_at_work(connection, number)]
     except DBAPIError as error:
         if error.connection_invalidated:
             raise

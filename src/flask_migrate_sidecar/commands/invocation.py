@@ -33,6 +33,12 @@ from .session import Result, Session
 
 logger: Final = get_logger(__name__)
 
+# Seconds until a server has noticed that a client is gone: PostgreSQL looks each 5 s where it can
+# (`client_connection_check_interval`, which `watch_client` sets).
+_NOTICES: Final = 8.0
+# And until it has cancelled a statement: the end by force comes 8 s after a signal.
+_CANCELS: Final = 4.0
+
 
 def invoke(
     session: Session,
@@ -61,15 +67,14 @@ def invoke(
             read_back(session, subcommand, repository, progress)
             guard.verify()
     except Interrupted as interruption:
-        kept = tell_what_stayed(session, subcommand, progress)
+        kept = tell_what_stayed(session, subcommand, progress, patience=_CANCELS)
         where = describe_origin(interruption, folder) if progress.running else {}
         interruption.fields = {**where, **kept, **interruption.fields}
         raise
     except BaseException as error:
         explained = _find_lost_lock(guard, explain(error, repository=folder))
-        told = tell_what_stayed(
-            session, subcommand, progress, is_lost=isinstance(explained, UnavailableError)
-        )
+        is_lost = isinstance(explained, UnavailableError)
+        told = tell_what_stayed(session, subcommand, progress, patience=_NOTICES if is_lost else 0)
         explained.fields = {**told, **explained.fields}
         unfinished = explained.fields.get("unfinished")
         is_retried = "run again" in (explained.hint or "")

@@ -88,8 +88,17 @@ class Dialect:
             connection: the session; its transaction goes on.
         """
 
-    def is_session_open(self, connection: Connection, session: int) -> bool:
-        """Tell whether the server still has a session, which may be ending a COMMIT.
+    def find_session(self, connection: Connection, told: int | None) -> int | None:
+        """Give the server's own number for a session, whatever stands between.
+
+        Args:
+            connection: the session.
+            told: the number that the driver was told.
+        """
+        return told
+
+    def is_at_work(self, connection: Connection, session: int) -> bool:
+        """Tell whether a session still does what it was asked, which may be a COMMIT.
 
         Args:
             connection: another one.
@@ -101,8 +110,8 @@ class Dialect:
         """Tell whether what has just run on a connection is final already."""
         return getattr(connection.connection.dbapi_connection, "autocommit", False) is True
 
-    def is_idle(self, connection: Connection) -> bool:
-        """Tell whether a transaction that was open on a connection is over."""
+    def is_idle(self, connection: Connection) -> bool | None:
+        """Tell whether a transaction that was open on a connection is over; None: not known."""
         return self.is_autocommitting(connection)
 
     def find_schema(self, connection: Connection) -> str | None:

@@ -110,10 +110,11 @@ class MySQL(Dialect):
         """Give the connection id, which the server told at login."""
         return int(driver.thread_id()) if hasattr(driver, "thread_id") else None
 
-    def is_session_open(self, connection: Connection, session: int) -> bool:
+    def is_at_work(self, connection: Connection, session: int) -> bool:
         """Look among the sessions, of which each user sees their own."""
         found = select(func.count()).select_from(text("information_schema.processlist"))
-        return bool(connection.scalar(found.where(column("id") == session)))
+        works = column("id") == session, column("command") != "Sleep"
+        return bool(connection.scalar(found.where(*works)))
 
     def explain_wait(self, connection: Connection, session: int) -> dict[str, Any]:
         """Ask for the session's state, and for the open transactions beside it."""

@@ -139,15 +139,30 @@ class PostgreSQL(Dialect):
         if not was_open:
             connection.commit()
 
-    def is_session_open(self, connection: Connection, session: int) -> bool:
-        """Look among the sessions; each user sees their numbers."""
-        found = select(func.count()).select_from(text("pg_catalog.pg_stat_activity"))
-        return bool(connection.scalar(found.where(column("pid") == session)))
+    def find_session(self, connection: Connection, told: int | None) -> int | None:
+        """Ask within the transaction: a pooler tells the driver a number of its own."""
+        if not connection.in_transaction():
+            return told
+        try:
+            with _aside(connection):
+                asked = "SELECT pg_catalog.pg_backend_pid()"
+                return int(connection.exec_driver_sql(asked).scalar_one())
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise
+            return told
 
-    def is_idle(self, connection: Connection) -> bool:
+    def is_at_work(self, connection: Connection, session: int) -> bool:
+        """Look among the sessions; each user sees what their own do."""
+        found = select(func.count()).select_from(text("pg_catalog.pg_stat_activity"))
+        works = func.coalesce(column("state"), "active") == "active"
+        return bool(connection.scalar(found.where(column("pid") == session, works)))
+
+    def is_idle(self, connection: Connection) -> bool | None:
         """Ask psycopg or psycopg2, which know it from libpq (`PQtransactionStatus`)."""
         status = getattr(connection.connection.dbapi_connection, "info", None)
-        return getattr(status, "transaction_status", None) == 0
+        found = getattr(status, "transaction_status", None)
+        return None if found is None else bool(found == 0)
 
     def find_schema(self, connection: Connection) -> str | None:
         """Ask for the first schema of the session's search path."""

@@ -38,11 +38,13 @@ class Place(NamedTuple):
         database: name of the database.
         schema: where the table is; None where that database has no schemas.
         table: its name.
+        server: host and port of a database that only `env.py` knows.
     """
 
     database: str
     schema: str | None = None
     table: str = VersionTable().name
+    server: str | None = None
 
 
 # The current revisions in each version table.
@@ -120,7 +122,7 @@ class Environments:
                     environments._engines.add(context.connection.engine)
                     environments.check(name, context.connection)
                     if environments._follower is not None:
-                        environments._note_session(name)
+                        environments._note_session(name, context.connection)
                         find_dialect(context.dialect.name).watch_client(context.connection)
                 run(self, **arguments)
             finally:
@@ -155,9 +157,11 @@ class Environments:
         """Say what is known of a command that does not come to its end."""
         return self._tell()
 
-    def _note_session(self, database: str) -> None:
-        if self.session is not None:
-            self.sessions.add((database, self.session))
+    def _note_session(self, database: str, connection: Connection) -> None:
+        dialect = find_dialect(connection.dialect.name)
+        number = dialect.find_session(connection, self.session)
+        if number is not None:
+            self.sessions.add((database, number))
 
     def cancel(self) -> None:
         """Cancel the statement that runs, from another thread."""
@@ -220,9 +224,16 @@ class Environments:
         schema, connection = context.version_table_schema, context.connection
         if schema is None and connection is not None and not context.as_sql:
             schema = find_dialect(connection.dialect.name).find_schema(connection)
+        server = None
         if self._engine_name is None and connection is not None and not context.as_sql:
             schema = self._find_own_database(connection, schema)
-        return Place(self.name_database(context), schema, context.version_table)
+            server = self._find_own_server(connection)
+        return Place(self.name_database(context), schema, context.version_table, server)
+
+    def _find_own_server(self, connection: Connection) -> str | None:
+        url = connection.engine.url
+        is_own = url.host is not None and str(url) not in self.names
+        return f"{url.host}:{url.port}" if is_own and url.port else url.host if is_own else None
 
     def _find_own_database(self, connection: Connection, schema: str | None) -> str | None:
         """Tell a database of `env.py`'s own, which is none of the application's, from others."""
@@ -256,7 +267,9 @@ def label_place(place: Place, among: Iterable[Place]) -> str:
     schemas = [other.schema for other in others]
     if len({*schemas}) == len(schemas):
         return f"{place.database}/{place.schema}"
-    return f"{place.database}/{place.schema}.{place.table}"
+    several = len({other.server for other in others}) > 1
+    server = f"{place.server}/" if several and place.server else ""
+    return f"{place.database}/{server}{place.schema}.{place.table}"
 
 
 def label(readings: Readings) -> dict[str, tuple[str, ...]]:

@@ -21,6 +21,8 @@ _BODY: Final = re.compile(
     r"|(?i:\bBEGIN\s+(?!TRANSACTION|WORK|DEFERRED|IMMEDIATE|EXCLUSIVE|ISOLATION|READ)\w.*?\bEND\b)",
     re.DOTALL,
 )
+# Behind a COMMIT in the same text, so that a transaction is open again.
+_BEGINS: Final = re.compile(r";\s*(?:BEGIN|START)\b", re.IGNORECASE)
 _MAKES: Final = re.compile(r"\bINTO\b", re.IGNORECASE)
 # What leaves nothing behind, though each statement is its own transaction.
 _LEAVES_NOTHING: Final = re.compile(
@@ -106,10 +108,16 @@ class _Commits:
         if writes:
             self._writing.add(connection)
         is_autocommitting = _is_autocommitting(connection)
-        if (is_autocommitting and writes) or _COMMITS.search(told):
+        is_final = is_autocommitting and writes
+        if is_final or self._has_ended(connection, told):
             self._note()
         if not is_autocommitting:
             self._open.add(connection)
+
+    def _has_ended(self, connection: Connection, told: str) -> bool:
+        """Tell whether a statement that looks like a COMMIT was one: a trigger has an END too."""
+        is_open = _is_idle(connection) is False and not _BEGINS.search(told)
+        return bool(_COMMITS.search(told)) and not is_open
 
     def fail(self, context: ExceptionContext) -> None:
         """See a statement fail: some errors end SQLite's transaction (lang_transaction.html)."""
@@ -121,7 +129,7 @@ def _is_autocommitting(connection: Connection) -> bool:
     return find_dialect(connection.dialect.name).is_autocommitting(connection)
 
 
-def _is_idle(connection: Connection) -> bool:
+def _is_idle(connection: Connection) -> bool | None:
     return find_dialect(connection.dialect.name).is_idle(connection)
 
 

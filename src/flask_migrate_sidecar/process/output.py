@@ -52,14 +52,18 @@ class _LineBuffer:
     """Cuts bytes into lines."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest = bytearray()
 
     def feed(self, data: bytes, *, last: bool = False) -> list[str]:
         """Add bytes and take the lines that are complete, or all if these are the last ones."""
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        # What has no end is told in pieces: it would be copied for each part that comes.
+        self._rest += data
+        lines: list[bytes] = []
+        if b"\n" in data:
+            *lines, rest = bytes(self._rest).split(b"\n")
+            self._rest = bytearray(rest)
+        # What has no end is told in pieces: it would fill memory.
         if self._rest and (last or len(self._rest) >= _LONGEST):
-            lines, self._rest = [*lines, self._rest], b""
+            lines, self._rest = [*lines, bytes(self._rest)], bytearray()
         return [line.decode("utf-8", "replace").rstrip("\r") for line in lines]
 
 
