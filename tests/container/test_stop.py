@@ -78,7 +78,7 @@ def test_no_memory_left_is_told(image: Sidecar, tmp_path: Path) -> None:
     limits = ("--memory", "200m", "--memory-swap", "200m")
     result = image.run(
         *("db", "upgrade"),
-        env={"DATABASE_URL": "sqlite:////tmp/x.db"},
+        env={"DATABASE_URL": "sqlite://"},
         mounts={app: "/app:ro"},
         more=limits,
     )
