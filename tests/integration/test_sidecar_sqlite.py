@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+import racing
 from following import FollowedRun
 from sidecar_runs import Launcher
 from sqlite_history import ALTER, HISTORY, ROWS, TABLES, add_revision, dump, revisions_of, write_app
@@ -113,3 +114,13 @@ def test_looking_beside_a_run(
     assert (status.returncode, gate.returncode) == codes
     assert ('"behind"' in status.stdout) == (rows == 1)
     assert launch(folder, "wait", "head").returncode == 0
+
+
+def test_path_that_begins_with_two_slashes(tmp_path: Path, launch: Launcher) -> None:
+    """`sqlite:////` before an absolute path leads to the same file, also once it is there."""
+    app = racing.write_app(tmp_path / "app", ["    pass"])
+    env = {"DATABASE_URL": f"sqlite:////{tmp_path}/main.db", "MIGRATE_WAIT_TIMEOUT": "0"}
+    for command in ("db upgrade", "db upgrade", "wait database", "status"):
+        result = launch(app, *command.split(), env=env)
+        assert result.returncode == 0, result.stderr
+    assert (tmp_path / "main.db").is_file()

@@ -76,19 +76,21 @@ def invoke(
         is_lost = isinstance(explained, UnavailableError)
         told = tell_what_stayed(session, subcommand, progress, patience=_NOTICES if is_lost else 0)
         explained.fields = {**told, **explained.fields}
-        unfinished = explained.fields.get("unfinished")
-        is_retried = "run again" in (explained.hint or "")
-        if is_retried and isinstance(unfinished, list) and unfinished:
-            # What is to be run again is not what it was.
-            explained.hint = (
-                f"{explained.hint}, but first undo or finish what the first statements of "
-                f"{', '.join(unfinished)} have left"
-            )
+        if explained.hint:
+            explained.hint = _say_first(explained.hint, told.get("unfinished"))
         raise explained from error
     if repository is not None and progress.applied and not subcommand.is_own:
         tell_committed(progress)
         warn_of_indexes(session, progress)
     return Result(progress.applied, progress.before, progress.after)
+
+
+def _say_first(hint: str, unfinished: Sequence[str] | None) -> str:
+    """Say what to do before a run that is not what it was, where a hint is to run again."""
+    if not unfinished:
+        return hint
+    left = f"undo or finish what the first statements of {', '.join(unfinished)} have left"
+    return hint.replace("run again", f"{left}, and run again", 1)
 
 
 @contextmanager

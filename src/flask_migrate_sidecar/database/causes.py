@@ -171,7 +171,7 @@ NO_SPACE: Final = _cause(
     "make room for the server's disk: it is full",
     Verdict.NOT_READY,
     Verdict.FAILED,
-    "the server's disk, or the table's, is full: make room, then run again",
+    "the server's disk, or the table's, is full: make room and run again",
 )
 POOLED: Final = _cause(
     _WAIT,

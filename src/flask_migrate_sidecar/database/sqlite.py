@@ -118,7 +118,8 @@ def _may(path: Path, mode: int) -> bool:
 
 def _ask(path: Path, *, writes: bool) -> None:
     # mode=rw never creates the file, should it vanish meanwhile (https://www.sqlite.org/uri.html).
-    uri = f"file:{quote(str(path))}?mode=rw"
+    # With an authority, an empty one: what stands behind two slashes would be taken for it.
+    uri = f"file://{quote(str(path))}?mode=rw"
     with closing(
         sqlite3.connect(uri, uri=True, timeout=_BUSY_TIMEOUT, isolation_level=None)
     ) as connection:
