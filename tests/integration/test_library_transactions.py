@@ -383,7 +383,7 @@ def test_session_on_another_connection(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", ["", ", transaction_per_migration=True"], ids=["all", "each"])
 def test_asynchronous_driver(mode: str, tmp_path: Path) -> None:
     """With aiosqlite too a failed revision leaves nothing, and no row is lost."""
-    reason = "Flask-SQLAlchemy-Lite needs a later Flask"
+    reason = "Flask-SQLAlchemy-Lite needs Flask 3"
     pytest.importorskip("flask_sqlalchemy_lite", reason=reason, exc_type=ImportError)
     environment = (TEMPLATES / "aioflask/env.py").read_text(encoding="utf-8")
     folder = write_app(tmp_path, [CASCADING, ROWS, ALTER], options=mode, environment=environment)

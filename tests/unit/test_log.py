@@ -114,6 +114,31 @@ def test_values_that_json_has_not(streams: Streams) -> None:
     }
 
 
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize("shape", ["itself", "each other", "during each other"])
+def test_exceptions_that_come_of_each_other(streams: Streams, shape: str) -> None:
+    """A chain of exceptions that leads back to itself is told once, and the run goes on."""
+    first, second = raised(ValueError("first")), raised(TypeError("second"))
+    if shape == "itself":
+        first.__cause__ = first
+    elif shape == "each other":
+        first.__cause__, second.__cause__ = second, first
+    else:
+        first.__context__, second.__context__ = second, first
+    log.get_logger("here").error("a", exc_info=first)
+    [line] = streams.events
+    told = ["ValueError"] if shape == "itself" else ["ValueError", "TypeError"]
+    assert [one["exc_type"] for one in line["exception"]] == told
+
+
+def raised(error: Exception) -> Exception:
+    """Give an exception that has been raised: others have no traceback to tell."""
+    try:
+        raise error
+    except Exception as caught:
+        return caught
+
+
 def test_steps_on_a_console(streams: Streams) -> None:
     """For people the step stands before the event, and no brace opens the line."""
     log.configure_log(streams, form="console", level="info")

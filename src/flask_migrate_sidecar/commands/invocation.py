@@ -78,6 +78,8 @@ def invoke(
         explained.fields = {**told, **explained.fields}
         if explained.hint:
             explained.hint = _say_first(explained.hint, told.get("unfinished"))
+        if explained is error:
+            raise
         raise explained from error
     if repository is not None and progress.applied and not subcommand.is_own:
         tell_committed(progress)

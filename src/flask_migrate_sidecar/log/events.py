@@ -55,8 +55,24 @@ def add_timestamp(_logger: object, _method: str, event: Event) -> Event:
 
 def render_exception(exc_info: Any) -> list[dict[str, Any]]:
     """Give a traceback as data, without the frames that are too many."""
+    _cut_loop(exc_info[1])
     stacks: list[dict[str, Any]] = _transform_exception(exc_info)
     return [{**stack, "frames": frames.choose(stack["frames"])} for stack in stacks]
+
+
+def _cut_loop(error: BaseException | None) -> None:
+    """Let an exception not come of itself, as by `raise error from error`.
+
+    structlog before 25.5 follows such a loop without end.
+    """
+    seen: set[int] = set()
+    while error is not None:
+        seen.add(id(error))
+        following = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        if id(following) in seen:
+            # This hides the context too.
+            error.__cause__ = following = None
+        error = following
 
 
 def mask(_logger: object, _method: str, event: Event) -> Event:
