@@ -96,6 +96,7 @@ def revision(
         from alembic.util import CommandError
 
         raise CommandError("--sql cannot be used here: comparing needs a database.")
+    _require_text(message=message, branch_label=branch_label, rev_id=rev_id)
     config = _config(directory, x_arg, autogenerate=autogenerate)
     _make_versions(config)
     return _run(  # type: ignore[no-any-return]
@@ -166,6 +167,7 @@ def merge(
         from alembic.util import CommandError
 
         raise CommandError("Name the revisions to merge, or 'heads' for all heads.")
+    _require_text(message=message, branch_label=branch_label, rev_id=rev_id)
     return _run(  # type: ignore[no-any-return]
         "merge",
         _config(directory),
@@ -310,6 +312,19 @@ def _config(
     if bind:
         options["bind"] = _several(bind)
     return find_state(directory).migrate.get_config(directory, x_arg=x_arg, opts=options)
+
+
+def _require_text(**options: str | None) -> None:
+    """Refuse what cannot be written to a file: the command line takes any bytes.
+
+    Raises:
+        CommandError: an option is not UTF-8.
+    """
+    for name, value in options.items():
+        if isinstance(value, str) and value.encode(errors="replace").decode() != value:
+            from alembic.util import CommandError
+
+            raise CommandError(f"--{name.replace('_', '-')} is not UTF-8 text")
 
 
 def _make_versions(config: Config) -> None:

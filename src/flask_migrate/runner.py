@@ -17,13 +17,14 @@ from alembic.runtime.environment import EnvironmentContext
 from alembic.util import CommandError
 
 from .arguments import CONTEXT_DEFAULTS
+from .commits import Commits
 from .comparison import leave_out_own, warn_without_models
 from .config import version_text
 from .coverage import note_database, warn_of_left_out
 from .databases import MAIN_DATABASE, check_binds, check_functions, list_databases, selected_binds
 from .errors import explain_errors
 from .isolation import keep_process
-from .seen import Seen, logger, seen
+from .seen import Seen, current_command, logger, seen
 from .stand_ins import find_command
 from .state import _MigrateConfig, find_state, use_state
 from .transaction import Transactions, is_sqlite
@@ -44,6 +45,7 @@ class Environment(EnvironmentContext):
         self._seen = seen.get() or Seen()
         self._seen.comparison = self.context_opts.get("revision_context")
         self._transactions = Transactions()
+        self._commits = Commits()
         function = self.context_opts.get("fn")
         if function is not None:
             self.context_opts["fn"] = self._follow(_note_revisions(function, self._seen))
@@ -65,6 +67,8 @@ class Environment(EnvironmentContext):
         self._transactions.close()
         if self._outer is not None:
             self._outer._install_proxy()  # noqa: SLF001
+        if error[0] is None:
+            self._commits.require()
 
     def configure(self, *args: Any, **options: Any) -> None:
         """Configure Alembic's context, with our defaults where `env.py` gives no value."""
@@ -114,6 +118,10 @@ class Environment(EnvironmentContext):
             note_database(self._seen, self.get_context(), arguments.get("engine_name"))
             with self._transactions.around(self):
                 super().run_migrations(**arguments)
+            context = self.get_context()
+            makes_table = current_command() == "ensure_version" and not context.as_sql
+            if makes_table and context.impl.transactional_ddl:
+                self._commits.expect(context.connection)
 
     def _follow(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Look at a SQLite database before its first revision runs."""
@@ -121,6 +129,9 @@ class Environment(EnvironmentContext):
         @functools.wraps(function)
         def run(rev: Any, context: Any) -> Any:
             steps, transaction = function(rev, context), self._transactions.find(context.connection)
+            expect = functools.partial(self._commits.expect, context.connection)
+            if not context.as_sql:
+                context.on_version_apply_callbacks += (lambda **_step: expect(),)
             return steps if transaction is None else transaction.before_steps(steps)
 
         return run

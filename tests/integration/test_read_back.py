@@ -1,15 +1,39 @@
 """What a run says that it reached is what the databases hold, seen from a connection of its own."""
 
+import sys
 from pathlib import Path
 
 import pytest
 from sqlalchemy import NullPool, create_engine, inspect
 
 from app_code import write_app
+from conftest import Run
 from sidecar_runs import Launcher
 
 STATEMENT = "connection.exec_driver_sql('SELECT 1')"
 COMMITTED = f"{STATEMENT}; connection.commit()"
+
+
+FLASK = [sys.executable, "-m", "flask", "db"]
+OWN = """
+
+@app.cli.commands["db"].command("own")
+def own():
+    import flask_migrate
+
+    flask_migrate.upgrade()
+"""
+CALLER = """
+import app, flask_migrate
+from sqlalchemy import create_engine
+
+engine = create_engine(app.app.config["SQLALCHEMY_DATABASE_URI"])
+with app.app.app_context(), engine.connect() as connection:
+    app.CALLER.append(connection)
+    connection.exec_driver_sql("SELECT 1")
+    flask_migrate.upgrade()
+    connection.commit()
+"""
 
 
 @pytest.fixture
@@ -18,13 +42,25 @@ def app(tmp_path: Path) -> Path:
     return write_app(tmp_path / "app")
 
 
-def prepare(app: Path, statement: str) -> None:
-    """Let `env.py` run a statement on its connection before it configures Alembic."""
+def prepare(app: Path, statement: str, behind: str = "") -> None:
+    """Let `env.py` run a statement on its connection before it configures Alembic.
+
+    Args:
+        app: the application.
+        statement: what runs there.
+        behind: what runs behind the migrations.
+    """
     file = app / "migrations" / "env.py"
     text = file.read_text()
     before = "        context.configure(connection=connection"
     assert text.count(before) == 1
-    file.write_text(text.replace(before, f"        {statement}\n{before}"))
+    text = text.replace(before, f"        {statement}\n{before}")
+    if behind:
+        run = "            context.run_migrations("
+        start = text.index(run, text.index(statement))
+        end = text.index(")\n", start) + 2
+        text = f"{text[:end]}        {behind}\n{text[end:]}"
+    file.write_text(text)
 
 
 def has_version(url: str) -> bool:
@@ -44,7 +80,8 @@ def test_transaction_that_nobody_commits(
     prepare(app, STATEMENT)
     result = launch(app, "db", *command.split(), env={"DATABASE_URL": database_url})
     assert result.returncode == result.last["exit_code"] == 8
-    assert "was not committed in default" in result.last["error"]["message"]
+    assert "hat ran was not committed" in result.last["error"]["message"]
+    assert "connection.commit()" in result.last["hint"]
     assert result.last["kept"] == []
     # Where DDL commits by itself the table may be there, whatever the version table says.
     stays = command == "upgrade" and not database_url.startswith("postgresql")
@@ -71,3 +108,83 @@ def test_downgrade_that_nobody_commits(database_url: str, app: Path, launch: Lau
     prepare(app, STATEMENT)
     assert launch(app, "db", "downgrade", "base", env=env).returncode == 8
     assert has_version(database_url)
+
+
+@pytest.mark.parametrize("command", ["upgrade", "stamp head", "ensure-version", "downgrade base"])
+def test_transaction_that_nobody_commits_in_the_library(
+    command: str, database_url: str, app: Path, launch: Launcher, run: Run
+) -> None:
+    """`flask db` too ends badly where its work is lost, and so does a function of the library."""
+    env = {"DATABASE_URL": database_url}
+    if command.startswith("downgrade"):
+        assert launch(app, "db", "upgrade", env=env).returncode == 0
+    prepare(app, STATEMENT)
+    done = run(FLASK + command.split(), cwd=app, env=env)
+    if command == "ensure-version" and not database_url.startswith("postgresql"):
+        assert done.returncode == 0  # where DDL commits by itself, the table is there
+        return
+    assert done.returncode == 1
+    assert "What ran was not committed: env.py" in done.stderr
+    assert has_version(database_url) == command.startswith("downgrade")
+
+
+@pytest.mark.parametrize("command", ["ensure-version", "own"])
+def test_transaction_of_a_command_that_nobody_commits(
+    command: str, database_url: str, app: Path, launch: Launcher
+) -> None:
+    """Whatever the command is, 0 is for what is in the database."""
+    prepare(app, STATEMENT)
+    with (app / "app.py").open("a") as file:
+        file.write(OWN)
+    result = launch(app, "db", command, env={"DATABASE_URL": database_url})
+    stays = command == "ensure-version" and not database_url.startswith("postgresql")
+    assert result.returncode == (0 if stays else 8)
+    assert not has_version(database_url)
+
+
+@pytest.mark.parametrize(
+    ("before", "behind"),
+    [
+        (COMMITTED, ""),
+        (STATEMENT, "connection.commit()"),
+        (
+            "connection = connection.execution_options(isolation_level='AUTOCOMMIT'); " + STATEMENT,
+            "",
+        ),
+        ("connection.begin()", "connection.get_transaction().commit()"),
+    ],
+    ids=["before", "behind", "autocommit", "own transaction"],
+)
+def test_commit_of_env_py(
+    before: str, behind: str, database_url: str, app: Path, launch: Launcher, run: Run
+) -> None:
+    """Who commits, wherever and however, hears nothing of it, of neither program."""
+    prepare(app, before, behind)
+    env = {"DATABASE_URL": database_url}
+    assert launch(app, "db", "upgrade", env=env).returncode == 0
+    done = run([*FLASK, "downgrade", "base"], cwd=app, env=env)
+    assert done.returncode == 0, done.stderr
+    assert not has_version(database_url)
+    done = run([*FLASK, "upgrade"], cwd=app, env=env)
+    assert done.returncode == 0, done.stderr
+    assert has_version(database_url)
+    # Nothing to commit, nothing lost.
+    assert run([*FLASK, "upgrade"], cwd=app, env=env).returncode == 0
+
+
+def test_transaction_of_a_caller(app: Path, tmp_path: Path, run: Run) -> None:
+    """One that the caller of the function holds open is the caller's, to commit or not."""
+    file = app / "migrations" / "env.py"
+    text = file.read_text()
+    line = next(line for line in text.splitlines() if ".connect() as connection" in line)
+    indent = line[: len(line) - len(line.lstrip())]
+    given = f"{indent}from app import CALLER\n{indent}for connection in CALLER:"
+    file.write_text(text.replace(line, given))
+    with (app / "app.py").open("a") as source:
+        source.write("\nCALLER = []\n")
+    program = app / "program.py"
+    program.write_text(CALLER)
+    url = f"sqlite:///{tmp_path}/caller.db"
+    done = run([sys.executable, program], cwd=app, env={"DATABASE_URL": url})
+    assert done.returncode == 0, done.stderr
+    assert has_version(url)

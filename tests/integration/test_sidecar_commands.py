@@ -131,6 +131,48 @@ def test_editor_has_stdout(shop: Path, launch: Launcher) -> None:
     assert result.stdout == revision_file(shop, FIRST).read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("editor", ["false", "/no/editor"])
+def test_editor_that_fails(editor: str, shop: Path, launch: Launcher) -> None:
+    """An editor that cannot do its work is a setting to mend, and no word of the history."""
+    environment = {"EDITOR": editor, "VISUAL": editor}
+    result = launch(shop, "db", "edit", FIRST, env=environment)
+    assert result.returncode == 3
+    assert "editor" in result.last["error"]["message"].lower()
+    assert "EDITOR" in result.last["hint"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(("revision", "-m"), ("revision", "-m", "x", "--rev-id"), ("migrate", "--branch-label")),
+        *(("merge", "heads", "-m"), ("merge", "heads", "--rev-id")),
+    ],
+    ids=" ".join,
+)
+def test_text_that_no_file_can_hold(
+    arguments: tuple[str, ...], copy_app: Callable[[str], Path], launch: Launcher
+) -> None:
+    """A message or a name in another encoding is refused, and no file is made."""
+    folder = copy_app("shop")
+    before = sorted((folder / "migrations" / "versions").iterdir())
+    result = launch(folder, "db", *arguments, "caf\udce9", env={})
+    assert result.returncode == 2
+    option = "--message" if arguments[-1] == "-m" else arguments[-1]
+    assert result.last["error"]["message"] == f"{option} is not UTF-8 text"
+    assert sorted((folder / "migrations" / "versions").iterdir()) == before
+
+
+def test_template_that_cannot_be_rendered(
+    copy_app: Callable[[str], Path], launch: Launcher
+) -> None:
+    """A fault in script.py.mako is one of the repository's files, which the hint names."""
+    folder = copy_app("shop")
+    (folder / "migrations" / "script.py.mako").write_text("${nothing.there}")
+    result = launch(folder, "db", "revision", "-m", "x", env={})
+    assert result.returncode == 3
+    assert "script.py.mako" in result.last["hint"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "shows"),
     [

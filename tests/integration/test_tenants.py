@@ -10,7 +10,7 @@ from sqlalchemy import NullPool, create_engine, make_url, text
 
 from racing import GATED, finish, let_go_on, start, write_app
 from servers import USER, Database, Postgres, Server, render_url
-from sidecar_runs import Launcher
+from sidecar_runs import Launcher, revision_file
 
 # The recipes of Alembic's cookbook, "Rudimental Schema-Level Multi Tenancy", around a list of
 # tenants that the application keeps in a table.
@@ -161,6 +161,36 @@ def test_failure_names_its_tenant(tenancy: Tenancy, launch: Launcher) -> None:
     assert result.last["kept"] == [f"{blue}r1", f"{blue}r2"]
     lost = result.last["rolled_back"] + result.last.get("unfinished", [])
     assert lost == [f"{green}r1"]
+
+
+def test_tenant_that_is_not_come_to_again(tenancy: Tenancy, launch: Launcher) -> None:
+    """Where `env.py` takes only tenants without their tables, what was done is read all the same.
+
+    A good run is 0, and of a bad one each tenant's revisions are told as they are.
+    """
+    new = "WHERE name NOT IN (SELECT table_schema FROM information_schema.tables WHERE {}) ORDER"
+    tenancy.configure(LOOP.replace("ORDER", new.format("table_name = 'ran'")), HERE)
+    tenancy.add("blue", "green")
+    result = launch(tenancy.app, "db", "upgrade", env=tenancy.env)
+    assert result.returncode == 0, result.stderr
+    assert result.last["applied"] == ["r1", "r2"] * 2
+
+    tenancy.add("red", "white")
+    tenancy.query(f"CREATE TABLE {tenancy.name('white')}.ran_too (revision INTEGER)")
+    second = revision_file(tenancy.app, "r2")
+    begin = "def upgrade():\n"
+    table = '    op.create_table("ran_too", sa.Column("x", sa.Integer))\n'
+    second.write_text(second.read_text().replace(begin, begin + table))
+    result = launch(tenancy.app, "db", "upgrade", env=tenancy.env)
+    assert result.returncode == 8
+    red, white = (f"default/{tenancy.name(tenant)}: " for tenant in ("red", "white"))
+    # MariaDB commits the first revision, with its version, before it makes the second one's table.
+    first = [f"{white}r1"]
+    kept, lost = ([], first) if tenancy.kind == "postgresql" else (first, [])
+    assert result.last["kept"] == [f"{red}r1", f"{red}r2", *kept]
+    said = result.last["rolled_back"] + result.last.get("unfinished", [])
+    assert said == [*lost, f"{white}r2"]
+    assert "unknown" not in result.last
 
 
 def test_no_tenant_yet(tenancy: Tenancy, launch: Launcher) -> None:

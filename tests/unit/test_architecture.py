@@ -32,6 +32,7 @@ LIBRARY_ORDER = [
     "databases",
     "state",
     "arguments",
+    "commits",
     "transaction",
     "foreign_keys",
     "config",

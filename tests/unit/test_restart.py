@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from flask_migrate_sidecar.process.restart import VARIABLE, Attempts
+
 PROGRAM = """
 import json, os, signal, sys
 from flask_migrate_sidecar.process.restart import VARIABLE, Attempts
@@ -72,3 +74,20 @@ def test_variable_is_for_the_next_process_alone(starts: list[dict[str, Any]]) ->
 def test_signals_wait_between_two_starts(starts: list[dict[str, Any]]) -> None:
     """A signal that comes while Python starts is kept for the handlers of the new process."""
     assert [start["blocked"] for start in starts] == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("[", "[]", "7", '{"count": 3}', '{"a": 1}'),
+        '{"started": "x", "count": 1, "reported": 0.0, "reason": "", "refused_since": null}',
+        '{"started": 1.0, "count": "x", "reported": 0.0, "reason": "", "refused_since": null}',
+        '{"started": 1.0, "count": 1, "reported": 0.0, "reason": "", "refused_since": "x"}',
+    ],
+)
+def test_variable_of_another_form(text: str) -> None:
+    """What no process before this one wrote is taken for nothing, and the run begins."""
+    attempts = Attempts.take_over({VARIABLE: text, "MARK": "given"})
+    assert attempts.is_first
+    assert attempts.environ == {"MARK": "given"}
+    assert attempts.elapsed < 60

@@ -14,11 +14,11 @@ from flask_migrate_sidecar.application.subcommand import Subcommand
 from flask_migrate_sidecar.database.connect import Database
 from flask_migrate_sidecar.database.dialect import Dialect, find_dialect
 from flask_migrate_sidecar.errors import MigrationError, UnavailableError
-from flask_migrate_sidecar.history.environment import label, label_place
-from flask_migrate_sidecar.history.failure import explained
+from flask_migrate_sidecar.history.environment import Readings, label, label_place
+from flask_migrate_sidecar.history.failure import UNCOMMITTED, explained
 from flask_migrate_sidecar.history.outcome import find_outcome
 from flask_migrate_sidecar.history.progress import Progress, describe_place
-from flask_migrate_sidecar.history.reading import Patience
+from flask_migrate_sidecar.history.reading import Patience, read_version_table
 from flask_migrate_sidecar.history.repository import Repository, open_repository
 from flask_migrate_sidecar.history.revisions import open_history
 from flask_migrate_sidecar.log.logger import get_logger
@@ -45,20 +45,19 @@ def read_back(
     """
     with explained(repository.folder):
         script = open_history(repository.config)
-        now = read_selected(session, subcommand, repository, script)
+        now = _read_places(session, subcommand, repository, script, progress)
     lasting = {database.name for database in session.lasting}
     lost = [
         label_place(place, progress.after)
         for place, held in progress.after.items()
-        if place.database in lasting and {*held} != {*now.get(place, ())}
+        if place.database in lasting and {*held} != {*now.get(place, held)}
     ]
     if lost:
         outcome = find_outcome(progress, script, now)
         raise MigrationError(
             f"what ran was not committed in {', '.join(lost)}: the database does not hold what "
             "was reached",
-            hint="env.py runs a statement on its connection before context.configure, which begins "
-            "a transaction that Alembic leaves to it: commit there, connection.commit()",
+            hint=UNCOMMITTED,
             **outcome,
         )
 
@@ -86,7 +85,7 @@ def tell_what_stayed(
         repository = open_repository(session.application, subcommand.directory, x_arg)
         script = open_history(repository.config)
         # The way out is not blocked: what is locked is not known.
-        after = read_selected(session, subcommand, repository, script, Patience())
+        after = _read_places(session, subcommand, repository, script, progress, Patience())
         indexes = _find_invalid_indexes(session, progress)
         broken = {"invalid_indexes": indexes} if indexes else {}
         held = {"from": label(progress.before), "to": label(after)}
@@ -96,6 +95,33 @@ def tell_what_stayed(
         left = [running.revision] if running is not None and progress.leaves_a_part else []
         unfinished = {"unfinished": left} if left else {}
         return {**place, "kept": None, "kept_error": said[0] if said else "", **unfinished}
+
+
+def _read_places(
+    session: Session,
+    subcommand: Subcommand,
+    repository: Repository,
+    script: Any,
+    progress: Progress,
+    patience: Patience | None = None,
+) -> Readings:
+    """Read what the databases hold, in the places too that `env.py` does not come to again.
+
+    It may take only the tenants that are not up to date yet, or one that was dropped since.
+    """
+    readings = dict(read_selected(session, subcommand, repository, script, patience))
+    running = [progress.running.place] if progress.running is not None else []
+    for place in {*progress.after, *(step.place for step in progress.applied), *running}:
+        database = next((d for d in session.lasting if d.name == place.database), None)
+        # A server that only env.py knows cannot be asked without it.
+        if place in readings or place.server is not None or database is None:
+            continue
+        engine = database.engine(connect_timeout=session.settings.connect_timeout)
+        with engine.connect() as connection:
+            held = read_version_table(connection, place)
+        if held is not None:
+            readings[place] = held
+    return readings
 
 
 def _await_sessions(session: Session, patience: float) -> None:

@@ -215,12 +215,17 @@ def _misses_ini(error: BaseException, repository: Path) -> bool:
     return is_missing and passed_through(error, "logging", "fileConfig")
 
 
+UNCOMMITTED: Final = (
+    "env.py runs a statement on its connection before context.configure, which begins a "
+    "transaction that Alembic leaves to it: commit there, connection.commit()"
+)
 _MESSAGES: Final[tuple[tuple[str, type[SidecarError], str], ...]] = (
     (
         r"refers? to what is not there",
         MigrationError,
         "let the revision delete or change the rows that refer to others itself",
     ),
+    (r"was not committed", MigrationError, UNCOMMITTED),
     (
         r"Path doesn't exist|No such template|No 'script_location'",
         ConfigurationError,
@@ -233,6 +238,16 @@ _MESSAGES: Final[tuple[tuple[str, type[SidecarError], str], ...]] = (
     ),
     (r"No config file|cannot be read", ConfigurationError, "check alembic.ini"),
     (
+        r"Template rendering failed",
+        ConfigurationError,
+        "the file that is named there shows the line of script.py.mako: mend it",
+    ),
+    (
+        r"Error executing editor",
+        ConfigurationError,
+        "VISUAL or EDITOR names the program: set it to one that is there and ends with 0",
+    ),
+    (
         r"which is missing or unreadable",
         ConfigurationError,
         "it belongs to the repository: check what is mounted, and the file's rights",
@@ -240,7 +255,7 @@ _MESSAGES: Final[tuple[tuple[str, type[SidecarError], str], ...]] = (
     (
         (
             r"--sql|Range revision not allowed|Alembic \S+ has no|--bind needs"
-            r"|No database is called|Name the revisions"
+            r"|No database is called|Name the revisions|is not UTF-8"
         ),
         UsageError,
         "see the subcommand's --help",

@@ -23,22 +23,26 @@ def find_outcome(
 
     Where DDL is not transactional (MariaDB), or where it committed midway, one that is not
     in the version table may have left statements behind: it is neither, but `unfinished`.
+    Where a version table could not be found again, its revisions are `unknown`.
     """
     found: dict[str, list[str | None]] = {"kept": [], "rolled_back": []}
     running = [progress.running] if progress.running is not None else []
     steps = [*progress.applied, *running]
     places = {step.place for step in steps}
     for step in steps:
-        there = step.revision in find_ancestors(script, after.get(step.place, ()))
+        # Of several version tables, each revision says which.
+        where = f"{label_place(step.place, {*places, *after})}: " if len(places) > 1 else ""
+        told = f"{where}{step.revision}" if where else step.revision
+        if step.place not in after:
+            found.setdefault("unknown", []).append(told)
+            continue
+        there = step.revision in find_ancestors(script, after[step.place])
         stayed = not there if step.direction == "downgrade" else there
         is_running = step is progress.running
         stays = progress.leaves_a_part if is_running else step in progress.partly_kept
         # A stamp makes nothing that could stay.
         stays = stays and step.direction != "stamp"
         gone = "unfinished" if stays else "rolled_back"
-        # Of several version tables, each revision says which.
-        where = f"{label_place(step.place, {*places, *after})}: " if len(places) > 1 else ""
-        told = f"{where}{step.revision}" if where else step.revision
         done = "reverted" if step.direction == "downgrade" else "kept"
         found.setdefault(done if stayed else gone, []).append(told)
     return found

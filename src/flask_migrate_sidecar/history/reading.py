@@ -10,7 +10,7 @@ from time import monotonic, sleep
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from alembic.runtime.environment import EnvironmentContext
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine, column, event, inspect, select, table
 from sqlalchemy.exc import DBAPIError
 
 from flask_migrate_sidecar.application.loading import Application
@@ -70,6 +70,21 @@ def read_databases(
     return retry_locked(
         lambda: _read(application, environments, config, script, options), environments, patience
     )
+
+
+def read_version_table(connection: Connection, place: Place) -> tuple[str, ...] | None:
+    """Read one version table as it stands, where `env.py` does not come to it any more.
+
+    Returns:
+        The revisions, none where there is no table, and None where its schema is not there either.
+    """
+    inspector = inspect(connection)
+    if place.schema is not None and place.schema not in inspector.get_schema_names():
+        return None
+    if not inspector.has_table(place.table, place.schema):
+        return ()
+    revisions = table(place.table, column("version_num"), schema=place.schema)
+    return tuple(connection.scalars(select(revisions.c.version_num)))
 
 
 def retry_locked(read: Callable[[], T], environments: Environments, patience: Patience) -> T:

@@ -15,13 +15,14 @@ import time
 from collections.abc import MutableMapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from typing import Final, NoReturn, Self
+from typing import Any, Final, NoReturn, Self
 
 from flask_migrate_sidecar.errors import ConfigurationError
 
 from .early_signals import SIGNALS
 
 VARIABLE: Final = "_FLASK_MIGRATE_SIDECAR_ATTEMPTS"
+_KNOWN: Final = frozenset({"started", "count", "reported", "reason", "refused_since"})
 
 
 @dataclass
@@ -53,8 +54,7 @@ class Attempts:
         Raises:
             ConfigurationError: the working directory was deleted.
         """
-        before = environ.pop(VARIABLE, None)
-        known = json.loads(before) if before else {}
+        known = _read_known(environ.pop(VARIABLE, ""))
         try:
             folder = os.getcwd()  # noqa: PTH109 - as text
         except OSError as error:
@@ -62,7 +62,7 @@ class Attempts:
                 f"the working directory is not there any more: {error.strerror}",
                 hint="start in a folder that exists, or mount the application's anew",
             ) from error
-        return cls(**known, environ=dict(environ), folder=folder)
+        return cls(environ=dict(environ), folder=folder, **known)
 
     @property
     def is_first(self) -> bool:
@@ -87,3 +87,13 @@ class Attempts:
         environ, _folder = known.pop("environ"), known.pop("folder")
         environ[VARIABLE] = json.dumps(known)
         os.execve(sys.executable, sys.orig_argv, environ)  # noqa: S606 - the very same program
+
+
+def _read_known(text: str) -> dict[str, Any]:
+    """Read what `start_again` wrote; what somebody else put into the variable says nothing."""
+    with suppress(ValueError, TypeError, LookupError):
+        known = json.loads(text)
+        times = known["started"], known["reported"], known["refused_since"] or 0.0
+        if {*known} == _KNOWN and all(isinstance(time, float) for time in times):
+            return {**known, "count": int(known["count"]), "reason": str(known["reason"])}
+    return {}
