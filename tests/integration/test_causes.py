@@ -317,6 +317,21 @@ WHOLE = {
     op.execute("CREATE TABLE left_over (id integer)")
     op.execute("COMMENT ON TABLE left_over IS 'a; commit to it'")
 """,
+    "escaped": r"""
+    op.execute("CREATE TABLE left_over (id integer)")
+    op.execute(r"COMMENT ON TABLE left_over IS E'it\'s; commit; begin'")
+""",
+    "failed commit": """\
+    op.execute("CREATE TABLE left_over (id integer UNIQUE DEFERRABLE INITIALLY DEFERRED)")
+    op.execute("INSERT INTO left_over VALUES (1), (1)")
+    with op.get_context().autocommit_block():
+        pass
+""",
+    "failed commit()": """\
+    op.execute("CREATE TABLE left_over (id integer UNIQUE DEFERRABLE INITIALLY DEFERRED)")
+    op.execute("INSERT INTO left_over VALUES (1), (1)")
+    op.get_bind().commit()
+""",
     "other": """\
     op.execute("CREATE TABLE left_over (id integer)")
     with op.get_bind().engine.begin() as other:

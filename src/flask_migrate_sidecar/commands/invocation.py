@@ -154,5 +154,6 @@ def _observed(session: Session, subcommand: Subcommand, progress: Progress) -> I
         connect_timeout=session.settings.connect_timeout,
     )
     following = session.environments.followed_by(progress.follow, progress.describe)
-    with strict_history(), stdout, heartbeat, following, commits_noted(progress.note_commit):
+    commits = commits_noted(progress.note_commit, progress.take_commit_back)
+    with strict_history(), stdout, heartbeat, following, commits:
         yield

@@ -61,8 +61,8 @@ class Progress:
     running: Step | None = None
     running_since: float = 0.0
     is_transactional: bool = True
-    # Whether what runs has committed something already, before the version table says that it ran.
-    has_committed: bool = False
+    # What the running revision has committed before the version table says that it ran.
+    commits: int = 0
     has_ended: bool = False
     # Revisions of which a part stays, whether or not the version table says that they ran.
     partly_kept: list[Step] = field(default_factory=list)
@@ -77,7 +77,7 @@ class Progress:
     @property
     def leaves_a_part(self) -> bool:
         """Whether a part of what runs stays where it fails."""
-        return self.has_committed or not self.is_transactional
+        return bool(self.commits) or not self.is_transactional
 
     def describe(self) -> dict[str, Any]:
         """Say what is known of a run that ends without a look at the databases."""
@@ -93,7 +93,11 @@ class Progress:
 
         What is committed behind it holds its version as well, which tells by itself.
         """
-        self.has_committed = self.has_committed or not self.has_ended
+        self.commits += not self.has_ended
+
+    def take_commit_back(self) -> None:
+        """Note that the last commit has failed."""
+        self.commits -= not self.has_ended
 
     def follow(
         self, place: Place, revisions: Any, context: MigrationContext, function: Function
@@ -135,7 +139,7 @@ class Progress:
         for number, (step, raw) in enumerate(zip(steps, pending, strict=True), start=1):
             self.verify()
             self.running, self.running_since = step, monotonic()
-            self.has_committed = self.has_ended = False
+            self.commits, self.has_ended = 0, False
             raw.migration_fn = self._noting_end(raw.migration_fn)
             self.is_transactional = _can_roll_back(context)
             yield raw

@@ -17,7 +17,7 @@ from flask_migrate_sidecar.process import threads
 _COMMITS: Final = re.compile(r"(?:^|;)\s*(?:COMMIT|END)\b", re.IGNORECASE)
 # Comments, texts, and the bodies of functions and triggers, which commit nothing now.
 _BODY: Final = re.compile(
-    r"/\*.*?\*/|--[^\n]*|'[^']*'|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$"
+    r"/\*.*?\*/|--[^\n]*|\b[eE]'(?:[^'\\]|\\.)*'|'[^']*'|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$"
     r"|(?i:\bBEGIN\s+(?!TRANSACTION|WORK|DEFERRED|IMMEDIATE|EXCLUSIVE|ISOLATION|READ)\w.*?\bEND\b)",
     re.DOTALL,
 )
@@ -31,9 +31,14 @@ _LEAVES_NOTHING: Final = re.compile(
 
 
 @contextmanager
-def commits_noted(note: Callable[[], None]) -> Iterator[None]:
-    """Call a function whenever something is committed, on whichever connection of the process."""
-    commits = _Commits(note)
+def commits_noted(note: Callable[[], None], take_back: Callable[[], None]) -> Iterator[None]:
+    """Watch for what is committed, on whichever connection of the process.
+
+    Args:
+        note: is called whenever something is.
+        take_back: is called where that has failed, and nothing was.
+    """
+    commits = _Commits(note, take_back)
     listeners: list[tuple[str, Callable[..., None]]] = [
         ("engine_connect", commits.watch),
         ("begin", commits.start),
@@ -61,10 +66,13 @@ class _Commits:
 
     Args:
         note: is called for each.
+        take_back: is called for one that has failed.
     """
 
-    def __init__(self, note: Callable[[], None]) -> None:
-        self._note = note
+    def __init__(self, note: Callable[[], None], take_back: Callable[[], None]) -> None:
+        self._note, self._take_back = note, take_back
+        # The one whose COMMIT SQLAlchemy is about to send.
+        self._committing: Connection | None = None
         self._writing: set[Connection] = set()
         # Those whose transaction was open when they were seen last.
         self._open: set[Connection] = set()
@@ -75,6 +83,7 @@ class _Commits:
 
     def start(self, connection: Connection) -> None:
         """See SQLAlchemy begin, which is an own BEGIN with some drivers only."""
+        self._committing = None
         if not _is_idle(connection):
             self._open.add(connection)
 
@@ -84,6 +93,7 @@ class _Commits:
         # The threads of the locks renew and look: what they commit is no migration's.
         if connection in self._writing and not threads.is_ours():
             self._note()
+            self._committing = connection
         self._writing.discard(connection)
         self._open.discard(connection)
 
@@ -121,8 +131,13 @@ class _Commits:
 
     def fail(self, context: ExceptionContext) -> None:
         """See a statement fail: some errors end SQLite's transaction (lang_transaction.html)."""
-        if context.connection is not None:
-            self._open.discard(context.connection)
+        if context.connection is None:
+            return
+        self._open.discard(context.connection)
+        # A COMMIT by SQLAlchemy is no statement. Of one whose answer was lost nobody knows.
+        is_commit = context.statement is None and context.connection is self._committing
+        if is_commit and not context.is_disconnect:
+            self._take_back()
 
 
 def _is_autocommitting(connection: Connection) -> bool:
