@@ -9,6 +9,7 @@ from sqlalchemy import make_url
 from flask_migrate_sidecar.log.redaction import (
     MASK,
     Secrets,
+    find_bound,
     find_named,
     find_secrets,
     hide_settings,
@@ -30,6 +31,8 @@ ORDINARY = (
     "login(password=None, x=1)",
     "http://api:80/users/@me and http://h:80/path?mail=a@b.de",
     "http://[::1]:80/@x",
+    "SELECT password FROM u WHERE note = 'a' AND mail = 'b'",
+    "COMMENT ON COLUMN u.password IS 'what it is for'",
 )
 
 
@@ -63,6 +66,15 @@ def test_ordinary_text_stays(text: str) -> None:
         r"op.execute('CREATE ROLE x PASSWORD \'Zq77Abc\'')",
         "mysql://u:Zq77Abc@h/x, mysql://u:Zq77Abc@h/y",
         '["postgresql://u:Zq77Abc@h/x","postgresql://v:Zq77Abc@h/y"]',
+        "CREATE ROLE x PASSWORD $$Zq77Abc$$",
+        "CREATE ROLE x PASSWORD $tag$it's $$ Zq77Abc$tag$ LOGIN",
+        "CREATE ROLE x PASSWORD $$Zq77Abc",
+        "CREATE ROLE x PASSWORD U&'\\0041Zq77Abc'",
+        "CREATE ROLE x PASSWORD /* of the shop */ 'Zq77Abc'",
+        "CREATE ROLE x PASSWORD -- of the shop\n 'Zq77Abc'",
+        "SET PASSWORD FOR 'u'@'%' = 'Zq77Abc'",
+        "SET PASSWORD FOR u = PASSWORD('Zq77Abc')",
+        r'"create user x identified by \"Zq77Abc\""',
     ],
 )
 def test_password_that_nobody_told_of(text: str) -> None:
@@ -70,6 +82,25 @@ def test_password_that_nobody_told_of(text: str) -> None:
     shown = Secrets().hide(text)
     assert "Zq77" not in shown
     assert MASK in shown
+
+
+@pytest.mark.parametrize(
+    ("statement", "parameters", "found"),
+    [
+        ("ALTER ROLE x PASSWORD %(p)s", {"p": "Zq77Abc", "q": "other"}, {"Zq77Abc"}),
+        ("ALTER ROLE x PASSWORD :p", [{"p": "Zq77Abc"}, {"p": "Zq78Abc"}], {"Zq77Abc", "Zq78Abc"}),
+        ("create user x identified by %s", ("Zq77Abc", 3), {"Zq77Abc"}),
+        ("SET PASSWORD = PASSWORD(?)", ("Zq77Abc",), {"Zq77Abc"}),
+        ("UPDATE u SET password = %(h)s WHERE id = %(i)s", {"h": "Zq77Abc", "i": 1}, {"Zq77Abc"}),
+        ("SELECT password FROM u WHERE id = %(i)s", {"i": "ordinary"}, set()),
+        ("SELECT 1", None, set()),
+    ],
+)
+def test_parameter_that_stands_where_a_password_does(
+    statement: str, parameters: object, found: set[str]
+) -> None:
+    """What a failed statement has bound is in SQLAlchemy's message, under any name."""
+    assert find_bound(statement, parameters) == found
 
 
 def test_two_urls_are_two() -> None:

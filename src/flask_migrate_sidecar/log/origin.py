@@ -11,7 +11,7 @@ from sqlalchemy.exc import StatementError
 from flask_migrate_sidecar.errors import chain, describe
 
 from .frames import is_own
-from .redaction import find_quotations, secrets
+from .redaction import find_bound, find_quotations, secrets
 
 # Characters of a statement that are looked at; fewer are told, when what is secret is hidden.
 _LONGEST: Final = 100_000
@@ -38,6 +38,7 @@ def describe_origin(error: BaseException, folder: Path | None = None) -> dict[st
     failed = next((cause for cause in chain(error) if _is_of_statement(cause)), None)
     if isinstance(failed, StatementError) and failed.statement is not None:
         secrets.add(find_quotations(failed.statement, describe(failed.orig)))
+        secrets.add(find_bound(failed.statement, failed.params))
         found["statement"] = failed.statement[:_LONGEST]
     return found
 

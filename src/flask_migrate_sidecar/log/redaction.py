@@ -40,12 +40,22 @@ _KEY_VARIABLE: Final = re.compile(r"(TOKEN|SECRET|_KEY)$|SECRET", re.IGNORECASE)
 _RANDOM: Final = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z])[^\s/].{7,}|[^\s/].{19,}", re.DOTALL)
 # CREATE ROLE ... PASSWORD '...', CREATE USER ... IDENTIFIED BY '...', PASSWORD('...'), and what
 # Python and JSON show: 'password': '...'.
+# Spaces and comments of SQL; a comment that is long hides nothing.
+_GAP: Final = r"(?:\s|/\*.{0,200}?\*/|--[^\n]{0,200}\n)"
 _QUOTED_PASSWORD: Final = re.compile(
-    r"""(?i)(password|passwd|(?<!revision\s)identified\s+(?:with\s+\S+\s+)?(?:by|as)(?:\s+password)?)"""
-    r"""(\\?["']?\s*(?::=|=>?|:)\s*[en]?|\s+[en]?|\s*\(\s*)"""
+    r"""(?is)(password|passwd|(?<!revision\s)identified\s+(?:with\s+\S+\s+)?(?:by|as)(?:\s+password)?)"""
+    # SET PASSWORD FOR somebody = '...'
+    rf"""(\\?["']?{_GAP}*(?::=|=>?|:){_GAP}*(?:[en]|u&)?|{_GAP}+(?:for\s+\S+\s*=\s*)?(?:[en]|u&)?"""
+    rf"""|{_GAP}*\({_GAP}*)"""
     # One that is not closed ends with the text. A backslash escapes on MariaDB, and nothing on
     # PostgreSQL (manual, 4.1.2.1): where the two differ, the longer one.
-    r"""('(?:[^'\\]|''|\\''|\\.)*(?:'|\Z)|(?<=[:=\s])"(?:[^"\\]|\\.)*"|\\'.*?\\')"""
+    r"""('(?:[^'\\]|''|\\''|\\.)*(?:'|\Z)|(?<=[:=\s])"(?:[^"\\]|\\.)*"|\\(?P<q>["']).*?\\(?P=q)"""
+    # Quoted by dollars (4.1.2.4).
+    r"""|\$(?P<tag>\w*)\$.*?(?:\$(?P=tag)\$|\Z))"""
+)
+# A parameter that stands where a password does, by each of the drivers' styles.
+_BOUND_PASSWORD: Final = re.compile(
+    rf"(?i)(?:password|passwd|identified\s+by){_GAP}*(?:[=(]{_GAP}*)?(?:%\((\w+)\)s|:(\w+)|%s|\?|\$\d)"
 )
 # PostgreSQL: LINE 1: ..., and the literal at which it stopped; MariaDB: near '...' at line 1.
 _QUOTATION: Final = re.compile(
@@ -209,6 +219,24 @@ def find_quotations(statement: str, message: str) -> list[str]:
     """
     found = _QUOTATION.findall(message) if _QUOTED_PASSWORD.search(statement) else []
     return [text for text in found if len(text) >= _SHORTEST_LINE]
+
+
+def find_bound(statement: str, parameters: object) -> set[str]:
+    """List what a statement binds where a password stands.
+
+    Args:
+        statement: what the database was asked.
+        parameters: as SQLAlchemy keeps them: one dictionary or tuple, or a list of such.
+    """
+    names = {name for pair in _BOUND_PASSWORD.findall(statement) for name in pair}
+    found: set[str] = set()
+    for bound in parameters if isinstance(parameters, list) else [parameters]:
+        if isinstance(bound, Mapping):
+            found |= {str(value) for name, value in bound.items() if name in names}
+        elif isinstance(bound, tuple) and names:
+            # By their order alone, none can be told from the others.
+            found |= {value for value in bound if isinstance(value, str)}
+    return {text for text in found if len(text) >= _SHORTEST_PART}
 
 
 def find_secrets(url: URL | str) -> set[str]:
