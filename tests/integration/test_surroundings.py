@@ -526,7 +526,11 @@ def test_termination_message_that_nobody_reads(shop: Path, launch: Launcher) -> 
 
 
 @pytest.mark.parametrize(
-    "statement", ["import os; os._exit(0)", "raise KeyboardInterrupt", "raise GeneratorExit"]
+    "statement",
+    [
+        *("import os; os._exit(0)", "import posix; posix._exit(0)"),
+        *("raise KeyboardInterrupt", "raise GeneratorExit"),
+    ],
 )
 @pytest.mark.parametrize("place", ["x.pth", "structlog.py", "alembic.py"])
 def test_package_that_ends_the_process(place: str, statement: str, shop: Path) -> None:

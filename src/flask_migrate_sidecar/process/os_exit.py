@@ -38,7 +38,9 @@ def guard_exit(last_word: Callable[[int], int]) -> Callable[[int], NoReturn]:
         The real `os._exit`.
     """
     _last_words[:] = [(os.getpid(), last_word)]
-    os._exit = _leave  # type: ignore[assignment]
+    # The module that `os` has it from keeps it too.
+    for module in (os, sys.modules[os.name]):
+        module._exit = _leave  # type: ignore[attr-defined]  # noqa: SLF001
     return EXIT
 
 
