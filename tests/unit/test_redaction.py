@@ -11,6 +11,7 @@ from flask_migrate_sidecar.log.redaction import (
     Secrets,
     find_bound,
     find_named,
+    find_quotations,
     find_secrets,
     hide_settings,
     separate_secrets,
@@ -33,6 +34,9 @@ ORDINARY = (
     "http://[::1]:80/@x",
     "SELECT password FROM u WHERE note = 'a' AND mail = 'b'",
     "COMMENT ON COLUMN u.password IS 'what it is for'",
+    "DETAIL:  Key (mail)=(a@b.de) already exists.",
+    "DETAIL:  Failing row contains (1, bob, null).",
+    "(1062, \"Duplicate entry 'bob' for key 'users.name'\")",
 )
 
 
@@ -75,6 +79,10 @@ def test_ordinary_text_stays(text: str) -> None:
         "SET PASSWORD FOR 'u'@'%' = 'Zq77Abc'",
         "SET PASSWORD FOR u = PASSWORD('Zq77Abc')",
         r'"create user x identified by \"Zq77Abc\""',
+        "DETAIL:  Key (api_token)=(Zq77Abc) already exists.",
+        "DETAIL:  Key (id, password)=(1, Zq77(a)bc) already exists.",
+        "(1062, \"Duplicate entry 'Zq77Abc' for key 'users.password'\")",
+        "DETAIL:  Failing row contains (1, Zq77Abc, null).\n[SQL: INSERT INTO u (id, password)]",
     ],
 )
 def test_password_that_nobody_told_of(text: str) -> None:
@@ -101,6 +109,14 @@ def test_parameter_that_stands_where_a_password_does(
 ) -> None:
     """What a failed statement has bound is in SQLAlchemy's message, under any name."""
     assert find_bound(statement, parameters) == found
+
+
+def test_row_that_a_server_shows() -> None:
+    """Of a row with a password nothing is shown, wherever the message stands without its SQL."""
+    message = "null value in column\nDETAIL:  Failing row contains (1, Zq77Abc, null)."
+    found = find_quotations("INSERT INTO u (id, Password, x) VALUES (1, $1, NULL)", message)
+    assert "Zq77" not in Secrets(found).hide(message)
+    assert find_quotations("INSERT INTO u (id, name, x) VALUES (1, $1, NULL)", message) == []
 
 
 def test_two_urls_are_two() -> None:

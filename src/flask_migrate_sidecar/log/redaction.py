@@ -57,6 +57,13 @@ _QUOTED_PASSWORD: Final = re.compile(
 _BOUND_PASSWORD: Final = re.compile(
     rf"(?i)(?:password|passwd|identified\s+by){_GAP}*(?:[=(]{_GAP}*)?(?:%\((\w+)\)s|:(\w+)|%s|\?|\$\d)"
 )
+# The row that a server shows: PostgreSQL's DETAIL of a key or of a whole row (where the statement
+# beside it names a password), and MariaDB's 1062.
+_SHOWN_KEY: Final = re.compile(
+    r"(?is)(?<=\()([^()]*(?:passw|secret|token)[^()]*\)=\()(.*?)(?=\) (?:already|is|conflicts|\Z))"
+    r"|(Duplicate entry ')(.*?)(?=' for key '[^']*(?:passw|secret|token))"
+)
+_SHOWN_ROW: Final = re.compile(r"(?s)(Failing row contains \()(.*?)(?=\)\.)")
 # PostgreSQL: LINE 1: ..., and the literal at which it stopped; MariaDB: near '...' at line 1.
 _QUOTATION: Final = re.compile(
     r"""(?ms)(?<=^LINE )\d+: [^\n]*|(?<=at or near ")'[^\n]*(?=")|(?<=near ').*(?=' at line \d)"""
@@ -218,6 +225,8 @@ def find_quotations(statement: str, message: str) -> list[str]:
         message: what it said.
     """
     found = _QUOTATION.findall(message) if _QUOTED_PASSWORD.search(statement) else []
+    if "passw" in statement.lower():
+        found += [row for _before, row in _SHOWN_ROW.findall(message)]
     return [text for text in found if len(text) >= _SHORTEST_LINE]
 
 
@@ -313,6 +322,9 @@ def _hide_forms(text: str) -> str:
     if any(word in small for word in ("passw", "pwd", "identified")):
         text = _QUOTED_PASSWORD.sub(rf"\1\2{MASK}", text)
         text = _QUERY_PASSWORD.sub(rf"\1\2{MASK}", text)
+        text = _SHOWN_ROW.sub(rf"\1{MASK}", text)
+    if any(word in small for word in ("passw", "secret", "token")):
+        text = _SHOWN_KEY.sub(lambda found: f"{found[1] or found[3]}{MASK}", text)
     return text
 
 
