@@ -166,7 +166,9 @@ def describe(value: object) -> str:
     """Give the text of an object; one that cannot tell its own must not cost the line."""
     try:
         return str(value)
-    except Exception:  # noqa: BLE001 - code of the application
+    except Interrupted:
+        raise
+    except BaseException:  # noqa: BLE001 - code of the application
         return f"<{type(value).__name__} without a text>"
 
 
@@ -177,15 +179,18 @@ def passed_through(error: BaseException, package: str, function: str | None = No
 
     Args:
         error: what was raised.
-        package: the name of the package, which has been imported.
+        package: the name of the package, or of a module, which has been imported.
         function: the name of the function; None for any.
     """
-    file = getattr(sys.modules.get(package), "__file__", None)
+    module = sys.modules.get(package)
+    file = getattr(module, "__file__", None)
     if file is None:
         return False
+    # A module that is no package shares its folder with others.
     folder = os.path.dirname(file) + os.sep  # noqa: PTH120 - no more than the text is compared
+    place = folder if hasattr(module, "__path__") else file
     return any(
-        frame.filename.startswith(folder) and function in (None, frame.name)
+        frame.filename.startswith(place) and function in (None, frame.name)
         for frame in traceback.extract_tb(error.__traceback__)
     )
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import NullPool, create_engine, make_url
@@ -15,6 +16,7 @@ from structlog.testing import capture_logs
 from conftest import RunCommand
 from flask_migrate_sidecar.database.connect import Database
 from flask_migrate_sidecar.errors import LockedError
+from flask_migrate_sidecar.lock import lease
 from flask_migrate_sidecar.lock.acquire import hold_locks, read_holder
 from flask_migrate_sidecar.lock.base import LockLostError, LockTarget
 from flask_migrate_sidecar.lock.lease import LEASE_TABLE, LeaseLock
@@ -423,3 +425,28 @@ def test_renewal_leaves_the_lease_of_another_one_alone(tmp_path: Path) -> None:
     with engine.begin() as connection:
         row = connection.exec_driver_sql(f"SELECT token, expires_ms FROM {LEASE_TABLE}").one()
     assert tuple(row) == ("other", 1)
+
+
+def test_lease_that_cannot_be_renewed_for_a_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A renewal may fail: the lease is lost when it has expired since the last good one."""
+    now = [0.0]
+    monkeypatch.setattr(lease, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    url = f"sqlite:///{tmp_path}/x.db"
+    target = LockTarget(Database("default", make_url(url)), None, "v")
+    lock = LeaseLock(target, lease=30, connect_timeout=1)
+    assert lock.try_acquire()
+    now[0] = 20
+    lock.check()
+    engine = create_engine(url, poolclass=NullPool)
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"ALTER TABLE {LEASE_TABLE} RENAME TO gone")
+    now[0] = 45
+    lock.check()
+    now[0] = 51
+    with pytest.raises(LockLostError, match="could not be renewed"):
+        lock.check()
+    with engine.begin() as connection:
+        connection.exec_driver_sql(f"ALTER TABLE gone RENAME TO {LEASE_TABLE}")
+    lock.release()

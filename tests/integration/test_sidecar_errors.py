@@ -116,6 +116,16 @@ def leave_first_statement(app: Path) -> None:
 
 SQLITE = "sqlite:///"
 KEPT = {"kept": BEFORE, "rolled_back": [], "unfinished": [MIDDLE], "revision": MIDDLE}
+NO_MORE_FILES = """
+import resource
+from flask import Flask
+from flask_sqlalchemy import SQLAlchemy
+
+app = Flask("bad")
+app.config["SQLALCHEMY_DATABASE_URI"] = "sqlite:///x.db"
+resource.setrlimit(resource.RLIMIT_NOFILE, (8, 8))
+SQLAlchemy(app)
+"""
 
 USAGE = [
     Case("no command", 2, "command is needed.*db, wait, status", "--help", ()),
@@ -316,6 +326,22 @@ APP = [
         write("bad.py", "import os; os._exit(0)"),
     ),
     Case(
+        "application may open no more files",
+        3,
+        "Too many open files",
+        "limits of the process",
+        named("bad"),
+        write("bad.py", NO_MORE_FILES),
+    ),
+    Case(
+        "application lacks memory",
+        3,
+        "no memory left",
+        "limit of memory",
+        named("bad"),
+        write("bad.py", "raise MemoryError"),
+    ),
+    Case(
         "import takes too long",
         4,
         "longer than 0.3 s",
@@ -381,6 +407,14 @@ FAILED = [
         r"os._exit\(0\)",
         "FLASK_MIGRATE_SIDECAR",
         change=body("import os; os._exit(0)"),
+    ),
+    Case(
+        "revision lacks memory",
+        3,
+        "no memory left",
+        "limit of memory",
+        change=body("raise MemoryError"),
+        fields=KEPT,
     ),
     Case(
         "table exists",

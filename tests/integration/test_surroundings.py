@@ -471,6 +471,9 @@ def upgrade():
     ready, begun = os.pipe()
     child = os.fork()
     if child == 0:
+        {handle}
+        # What is written there ends the parent, a few seconds later.
+        print("descriptor", signal.set_wakeup_fd(-1), flush=True)
         os.write(begun, b"x")
         signal.pause()
     os.read(ready, 1)
@@ -480,12 +483,21 @@ def upgrade():
 """
 
 
-def test_signal_to_a_child_of_the_application(shop: Path, launch: Launcher) -> None:
+@pytest.mark.parametrize(
+    ("handle", "code"),
+    [("pass", -15), ("signal.signal(signal.SIGTERM, lambda *_: os._exit(5))", 5)],
+    ids=["default", "own handler"],
+)
+def test_signal_to_a_child_of_the_application(
+    handle: str, code: int, shop: Path, launch: Launcher
+) -> None:
     """A forked child has none of our handlers: its signals end it, and not the run."""
-    append(revision_file(shop, HEAD), FORKING)
+    append(revision_file(shop, HEAD), FORKING.format(handle=handle))
     result = launch(shop, "db", "upgrade")
     assert result.returncode == 0
-    assert "child ended by -15" in {line.get("text") for line in result.log}
+    texts = {line.get("text") for line in result.log}
+    assert "descriptor -1" in texts
+    assert f"child ended by {code}" in texts
     assert [line["event"] for line in result.log].count("command.finished") == 1
 
 

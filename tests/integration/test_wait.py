@@ -619,6 +619,16 @@ def test_read_only_sqlite_folder_is_refused(folder: Path, exists: bool) -> None:
     assert f"the folder {folder} may not be written" in str(error)
 
 
+def test_locked_sqlite_folder_is_refused(folder: Path) -> None:
+    """A folder that this user may not even enter is named, whether or not the file is there."""
+    _make_sqlite(folder / "x.db")
+    with _ordinary_user(), _mode(folder, 0o000):
+        for writes in (True, False):
+            error, _ = _fail(f"sqlite:///{folder}/x.db", timeout=0, writes=writes)
+            assert isinstance(error, RefusedError)
+            assert f"{folder}/x.db may not be looked at" in str(error)
+
+
 def test_read_only_sqlite_file_is_refused(folder: Path) -> None:
     """A file without the right to write serves a command that reads only."""
     _make_sqlite(folder / "x.db").chmod(0o444)

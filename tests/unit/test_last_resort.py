@@ -1,8 +1,12 @@
 """The last resort: which code an error has that nobody handled."""
 
+import json
+
 import pytest
 
-from flask_migrate_sidecar.log.last_resort import explain
+from flask_migrate_sidecar.errors import describe
+from flask_migrate_sidecar.log import last_resort
+from flask_migrate_sidecar.log.last_resort import explain, write_last_line
 
 
 @pytest.mark.parametrize(
@@ -20,3 +24,28 @@ def test_what_surrounds_the_process_is_told_from_faults(error: Exception, code: 
     told = explain(error)
     assert told.exit_code == code
     assert getattr(told, "hint", None)
+
+
+def test_line_that_cannot_be_made(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where not even the last line can be written, for lack of memory, another one is there."""
+
+    def fail(_event: object) -> str:
+        raise MemoryError
+
+    monkeypatch.setattr(last_resort, "encode", fail)
+    assert write_last_line(ValueError("boom")) == 3
+    [line] = capfd.readouterr().err.splitlines()
+    assert (json.loads(line)["event"], json.loads(line)["exit_code"]) == ("command.failed", 3)
+
+
+@pytest.mark.parametrize("raised", [ValueError, SystemExit, KeyboardInterrupt])
+def test_object_that_cannot_tell_its_text(raised: type[BaseException]) -> None:
+    """Whatever an object raises when it is asked for its text, the line is written."""
+
+    class Silent:
+        def __str__(self) -> str:
+            raise raised
+
+    assert describe(Silent()) == "<Silent without a text>"

@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 
 from flask_migrate_sidecar.log.events import render_exception
-from flask_migrate_sidecar.log.lines import LIMIT, encode, split, tell_whole
+from flask_migrate_sidecar.log.lines import encode, split, tell_whole
 
+# Bytes of a line that README promises; containerd and Docker cut at 16 KiB.
+LIMIT = 16_000
 HEAD = {"timestamp": "t", "level": "error", "event": "command.failed", "logger": "x"}
 
 
@@ -22,6 +24,13 @@ def test_what_fits_is_left_alone() -> None:
     """An event that fits is one line, with nothing added."""
     event = {**HEAD, "text": "x" * (LIMIT - 200)}
     assert lines_of(event) == [event]
+
+
+def test_what_hardly_fits_not() -> None:
+    """An event that is a byte too long is cut."""
+    size = len(encode({**HEAD, "text": ""}))
+    event = {**HEAD, "text": "x" * (LIMIT - size)}
+    assert lines_of(event) != [event]
 
 
 @pytest.mark.parametrize("letter", ["x", "\u20ac", "\x00", '"', "\U0001f600"])

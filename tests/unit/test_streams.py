@@ -156,6 +156,32 @@ def test_forked_child_repeats_nothing() -> None:
     assert lines == [["stdout", "native"], ["stdout", "child 0"]]
 
 
+@pytest.mark.timeout(60)
+def test_fork_while_a_line_is_told() -> None:
+    """A child does not wait for a lock that a thread of its parent held when it was forked."""
+    lines, _ = capture(
+        "import threading\n"
+        "held, over = threading.Event(), threading.Event()\n"
+        "def hold():\n"
+        "    with streams._lock:\n"
+        "        held.set()\n"
+        "        over.wait()\n"
+        "thread = threading.Thread(target=hold)\n"
+        "thread.start()\n"
+        "held.wait()\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    streams._log = os.open(os.devnull, os.O_WRONLY)\n"
+        "    streams.write_log('child')\n"
+        "    os._exit(7)\n"
+        "status = os.waitpid(child, 0)[1]\n"
+        "over.set()\n"
+        "thread.join()\n"
+        "lines.append(['child', str(os.waitstatus_to_exitcode(status))])"
+    )
+    assert lines == [["child", "7"]]
+
+
 def test_native_output_behind_a_release_is_captured() -> None:
     """Once the command that has stdout is over, C code and children do not have it any more."""
     lines, stdout = capture(

@@ -6,14 +6,11 @@ from pathlib import Path
 import pytest
 
 from flask_migrate_sidecar.errors import UsageError
-from flask_migrate_sidecar.log.termination_message import (
-    LIMIT,
-    find_path,
-    make_message,
-    write_message,
-)
+from flask_migrate_sidecar.log.termination_message import find_path, make_message, write_message
 from flask_migrate_sidecar.settings.sources import read_settings
 
+# Bytes of a message that the kubelet keeps (Kubernetes, "Customizing the termination message").
+LIMIT = 4096
 FAILURE = {
     "timestamp": "2026-01-01T00:00:00.000000Z",
     "event": "command.failed",

@@ -2,7 +2,9 @@
 
 import json
 import sqlite3
+import ssl
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import psycopg2
@@ -150,6 +152,18 @@ def test_function_on_the_way_of_an_error(function: str, passed: bool) -> None:
     with pytest.raises(ValueError, match="Expecting") as caught:
         json.loads("{")
     assert passed_through(caught.value, "json", function) is passed
+
+
+@pytest.mark.parametrize("is_of_tls", [True, False])
+def test_file_of_tls_is_told_from_others(is_of_tls: bool, tmp_path: Path) -> None:
+    """A file that is missing is one of TLS where the module `ssl` misses it, and no other."""
+    missing = tmp_path / "missing"
+    read = partial(ssl.create_default_context, cafile=missing) if is_of_tls else missing.read_text
+    with pytest.raises(FileNotFoundError) as caught:
+        read()
+    found = diagnose(caught.value)
+    assert found.verdict is (Verdict.MISFIT if is_of_tls else Verdict.NOT_READY)
+    assert ("TLS" in found.hint) == is_of_tls
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from flask_migrate_sidecar.database.causes import LACKING, Verdict
-from flask_migrate_sidecar.database.errors import Moment, diagnose, find_driver_error
+from flask_migrate_sidecar.database.errors import (
+    Moment,
+    diagnose,
+    find_driver_error,
+    is_limit_of_process,
+)
 from flask_migrate_sidecar.errors import (
     AppError,
     ConfigurationError,
@@ -18,6 +23,7 @@ from flask_migrate_sidecar.errors import (
     describe,
     passed_through,
 )
+from flask_migrate_sidecar.log.last_resort import explain as explain_surroundings
 
 DRIVERS: Final = frozenset(
     {
@@ -56,6 +62,8 @@ def explain_import_error(  # noqa: PLR0911 - a table of cases, read from top to 
     database = find_driver_error(error)
     if database is not None:
         return explain_database_error(database)
+    if is_limit_of_process(error):
+        return cast("SidecarError", explain_surroundings(error))
     if isinstance(error, OSError) and passed_through(error, "flask_sqlalchemy"):
         return explain_folder(error)
     if isinstance(error, SystemExit):

@@ -163,9 +163,11 @@ def _find_misfit(error: BaseException) -> Cause | None:
     return None
 
 
-def is_limit_of_process(error: OSError) -> bool:
-    """Tell whether the process may not open another file: no file or folder is to blame."""
-    return error.errno in (errno.EMFILE, errno.ENFILE)
+def is_limit_of_process(error: BaseException) -> bool:
+    """Tell whether the process may have no more files or memory: nothing else is to blame."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+    return isinstance(error, MemoryError)
 
 
 def find_driver_error(error: BaseException) -> BaseException | None:

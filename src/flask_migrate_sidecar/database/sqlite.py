@@ -91,7 +91,10 @@ def probe_file(url: URL, *, writes: bool) -> str:
     if is_memory(url):
         return version
     path = sqlite_path(url)
-    _require_place(path, writes=writes)
+    try:
+        _require_place(path, writes=writes)
+    except PermissionError as error:
+        raise _refused(f"{error.filename} may not be looked at", _FOLDER) from error
     if writes and (url.query.get("mode") == "ro" or "immutable" in url.query):
         raise _refused("the URL opens the file for reading only", "drop mode=ro from the URL")
     if path.exists() and url.get_driver_name() == "pysqlite":

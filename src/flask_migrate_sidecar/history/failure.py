@@ -101,6 +101,8 @@ def _judge(  # noqa: C901, PLR0911, PLR0912 - a table of cases, read from top to
 ) -> SidecarError:
     if isinstance(error, click.UsageError) and not _is_of_migrations(error, repository):
         return UsageError(error.format_message())
+    if is_limit_of_process(error):
+        return cast("SidecarError", explain_surroundings(error))
     if type(error).__name__ in _PENDING and isinstance(error, CommandError):
         return PendingError(str(error).splitlines()[0], hint=_PENDING[type(error).__name__])
     if isinstance(error, DBAPIError):
@@ -132,8 +134,6 @@ def _judge(  # noqa: C901, PLR0911, PLR0912 - a table of cases, read from top to
             f"alembic.ini cannot be read: {str(error).splitlines()[0]}",
             hint="mend the file, or write a new one with 'init' in another folder",
         )
-    if isinstance(error, OSError) and is_limit_of_process(error):
-        return cast("SidecarError", explain_surroundings(error))
     if isinstance(error, OSError) and _is_of_repository(error, repository):
         return ConfigurationError(
             f"{error.filename} cannot be read: {error.strerror}",

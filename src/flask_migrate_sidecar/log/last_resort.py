@@ -24,6 +24,13 @@ from flask_migrate_sidecar.settings.sources import read_settings
 from .lines import LIMIT, encode, shorten
 from .termination_message import find_path, write_message
 
+# What is written where nothing can be made any more, for lack of memory; and with what.
+_FLOOR: Final = (
+    b'{"level": "error", "event": "command.failed", "logger": "flask_migrate_sidecar", '
+    b'"exit_code": 3, "error": {"type": "ConfigurationError", "message": "the last line could not '
+    b'be written"}, "hint": "raise the limits of the process, that of memory first"}\n'
+)
+_WRITE: Final = os.write
 _OUTPUTS: Final = {1: "standard output", 2: "standard error"}
 
 
@@ -58,6 +65,14 @@ def write_last_line(error: BaseException) -> int:
     Args:
         error: what kept the log from writing it.
     """
+    try:
+        return _write_last_line(error)
+    except BaseException:  # noqa: BLE001 - below this there is nothing
+        _WRITE(2 if _is_open(2) else 1, _FLOOR)
+        return ConfigurationError.exit_code
+
+
+def _write_last_line(error: BaseException) -> int:
     known = explain(error)
     event: dict[str, Any] = {
         "timestamp": datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
