@@ -79,7 +79,7 @@ class Environments:
         self.version_tables: Final[dict[str, list[VersionTable]]] = {}
         self.places: Final[dict[Place, None]] = {}
         # The one that was come to last.
-        self.place: Place | None = None
+        self.place = Place(DEFAULT)
         self._engines: set[Engine] = set()
         # Whether a run of env.py has done nothing at all.
         self.is_idle = False
