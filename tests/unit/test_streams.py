@@ -160,7 +160,9 @@ def test_forked_child_repeats_nothing() -> None:
 def test_fork_while_a_line_is_told() -> None:
     """A child does not wait for a lock that a thread of its parent held when it was forked."""
     lines, _ = capture(
-        "import threading\n"
+        # From 3.12 on Python warns of a fork beside a thread, which is what is tried here.
+        "import threading, warnings\n"
+        "warnings.simplefilter('ignore')\n"
         "held, over = threading.Event(), threading.Event()\n"
         "def hold():\n"
         "    with streams._lock:\n"
