@@ -55,7 +55,9 @@ def test_file_that_is_there(project: Project) -> None:
     assert versions_of(project.folder / "main.db") == ["bb"]
 
 
-@pytest.mark.parametrize("name", ["head", "heads", "base", "current", "shop", "a/b", "a\\users"])
+@pytest.mark.parametrize(
+    "name", ["head", "heads", "base", "current", "shop", "a/b", "a\\users", 'a"b', "a\nb"]
+)
 def test_identifier_that_cannot_be_one(project: Project, name: str) -> None:
     """A word that Alembic reads otherwise, a label, or a path is no identifier."""
     with project.app.app_context():

@@ -15,6 +15,7 @@ from flask_migrate_sidecar.errors import (
     HistoryError,
     SidecarError,
     describe,
+    passed_through,
 )
 from flask_migrate_sidecar.log.origin import find_frame, shorten_path
 
@@ -45,10 +46,11 @@ def explain_no_file(error: BaseException) -> SidecarError:
 
 
 def was_loading(error: BaseException) -> bool:
-    """Tell whether Alembic was loading revision files, and not running one."""
+    """Tell whether a revision file was being loaded, by Alembic or when it was needed."""
     alembics = str(Path(alembic.script.__file__).parent)
     names = {frame.name for frame in list_frames(error) if frame.filename.startswith(alembics)}
-    return bool(names & {"_load_revisions", "_initialize"})
+    is_late = passed_through(error, "flask_migrate.headers", "load")
+    return is_late or bool(names & {"_load_revisions", "_initialize"})
 
 
 def _find_clash(message: str, repository: Path | None) -> str:
