@@ -1,5 +1,6 @@
 """Repositories whose `env.py` takes a lock of its own: a look takes none, and waits in none."""
 
+import fcntl
 import json
 import threading
 from collections.abc import Iterator
@@ -246,3 +247,34 @@ def test_thread_of_the_application_beside_a_look() -> None:
             query = "SELECT pg_try_advisory_lock(1) AS locked"
             assert connection.exec_driver_sql(query).mappings().one() == {"locked": 1}
     assert seen[0] == "SELECT pg_try_advisory_lock(1) AS locked"
+
+
+FILE = """
+import fcntl
+
+guarding = open("env.lock", "w")
+fcntl.{call}(guarding, fcntl.LOCK_EX)
+"""
+# Whether the lock of the file is held by then, seen from another process.
+LOOKED_AT = """\
+    import subprocess, sys
+    program = "import fcntl; fcntl.{call}(open('env.lock', 'w'), fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    done = subprocess.run([sys.executable, "-c", program], stderr=subprocess.DEVNULL)
+    print("held" if done.returncode else "free")
+"""
+
+
+@pytest.mark.parametrize("call", ["flock", "lockf"])
+def test_file_that_env_py_locks(call: str, tmp_path: Path, launch: RunCommand) -> None:
+    """A file that `env.py` locks and never closes is locked by the migration, and by no look."""
+    app = write_app(tmp_path / "app", [LOOKED_AT.format(call=call)])
+    env_py = app / "migrations" / "env.py"
+    env_py.write_text(FILE.format(call=call) + env_py.read_text())
+    env = {"DATABASE_URL": f"sqlite:///{tmp_path}/x.db"}
+    with FollowedRun(app, "db", "upgrade", env=env) as run:
+        assert run.finish() == 0, run.last
+    assert "held" in [line["text"] for line in run.named("output")]
+    with (app / "env.lock").open("w") as file:
+        getattr(fcntl, call)(file, fcntl.LOCK_EX)
+        for command in ("status", "wait head", "db upgrade"):
+            assert launch(app, *command.split(), env=env).returncode == 0

@@ -1,16 +1,19 @@
 """Lets `env.py` run for a look: it takes no lock there, and waits in none for long.
 
-Repositories guard their migrations in `env.py`, with an advisory lock or with `LOCK TABLE`. A look
-that waited there would hold a snapshot meanwhile, for which the migration's own
+Repositories guard their migrations in `env.py`: with an advisory lock, `LOCK TABLE` or a file. A
+look that waited there would hold a snapshot meanwhile, for which the migration's own
 `CREATE INDEX CONCURRENTLY` waits: a deadlock (PostgreSQL manual, "CREATE INDEX", Building Indexes
-Concurrently). And a lock that a pooled connection keeps would stop the run after the look.
+Concurrently). And a lock that a pooled connection, or a file that is not closed, keeps would stop
+the run after the look.
 """
 
 from __future__ import annotations
 
+import fcntl
+import functools
 import re
 from _thread import get_ident
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
@@ -121,3 +124,18 @@ def _execute(driver: Any, statement: str) -> None:
         cursor.execute(statement)
     finally:
         cursor.close()
+
+
+def _left_out_of_looks(take: Callable[..., None]) -> Callable[..., None]:
+    """Give what takes a file's lock, or gives it back, but in no look."""
+
+    @functools.wraps(take)
+    def take_or_not(*arguments: Any, **options: Any) -> None:
+        if _find_look() is None:
+            take(*arguments, **options)
+
+    return take_or_not
+
+
+# Before the application and its packages look them up. Our own lock is asked for in no look.
+fcntl.flock, fcntl.lockf = map(_left_out_of_looks, (fcntl.flock, fcntl.lockf))
