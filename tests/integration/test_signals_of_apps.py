@@ -116,6 +116,21 @@ def test_last_resort_ends_what_no_exception_ends(call: str, tmp_path: Path) -> N
     assert "SIGTERM" in run.last["error"]["message"]
 
 
+@pytest.mark.parametrize("name", ["SIGALRM", "SIGUSR1", "SIGXCPU"])
+@pytest.mark.parametrize("is_handled", [False, True])
+def test_signal_that_ends_others(name: str, is_handled: bool, tmp_path: Path) -> None:
+    """A signal that would kill the process ends it with the last line; a handled one does not."""
+    handle = f"signal.signal(signal.{name}, lambda *_: print('handled'))"
+    body = "    import os, signal\n"
+    body += f"    {handle if is_handled else 'pass'}\n    os.kill(os.getpid(), signal.{name})\n"
+    app = write_app(tmp_path / "app", [body])
+    with FollowedRun(app, "db", "upgrade", env={"DATABASE_URL": f"sqlite:///{tmp_path}/x"}) as run:
+        code = run.finish()
+    assert code == run.last["exit_code"] == (0 if is_handled else 128 + signal.Signals[name])
+    assert ("handled" in [line["text"] for line in run.named("output")]) == is_handled
+    assert is_handled or run.last["error"]["message"] == f"interrupted by {name}"
+
+
 # They put their own in the place of threads, locks and sockets while the application is imported.
 GREEN = {
     "gevent": "from gevent import monkey\nmonkey.patch_all()\n",

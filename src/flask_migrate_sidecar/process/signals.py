@@ -18,6 +18,13 @@ from .early_signals import SIGNALS
 from .os_exit import EXIT
 from .threads import Event, start_thread
 
+# What ends a process as well, unless somebody handles it: a profiler, or a limit of the
+# application's own.
+_OTHERS = tuple(
+    getattr(signal, name)
+    for name in ("SIGALRM", "SIGVTALRM", "SIGPROF", "SIGUSR1", "SIGUSR2", "SIGXCPU")
+    if hasattr(signal, name)
+)
 # Kubernetes kills 30 s after SIGTERM by default (terminationGracePeriodSeconds). From the signal
 # on: a server gets this long to cancel what runs, the run to end by itself, its end to be told.
 _CANCEL_SECONDS = 2.0
@@ -70,9 +77,12 @@ class Interruption:
         C until the statement ends, so this thread reads the signal's number from a socket.
         """
         while number := wakeup.recv(1):
-            if number[0] in SIGNALS:
+            if number[0] in SIGNALS or self._handles(number[0]):
                 self._end(signal.Signals(number[0]))
                 return
+
+    def _handles(self, number: int) -> bool:
+        return number in _OTHERS and signal.getsignal(number) == self.handle
 
     def _end(self, number: signal.Signals) -> NoReturn:
         """End the process, in time whatever hangs: a dead link, or a log that nobody reads."""
@@ -98,18 +108,22 @@ class Interruption:
         writing.settimeout(0)
         self._wakeup = writing
         self.reinstall()
+        for number in _OTHERS:
+            # One that is ignored stays so, as does what is handled already.
+            if signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, self.handle)
         os.register_at_fork(after_in_child=self._leave_to_parent)
         start_thread(self.watch, reading, name="flask-migrate-signals")
         try:
             yield
         finally:
-            for number in SIGNALS:
+            for number in (*SIGNALS, *filter(self._handles, _OTHERS)):
                 signal.signal(number, signal.SIG_IGN)
 
     def _leave_to_parent(self) -> None:
         """Let a forked child end by its own signals: what ours tell reaches the parent."""
         signal.set_wakeup_fd(-1)
-        for number in SIGNALS:
+        for number in (*SIGNALS, *_OTHERS):
             if signal.getsignal(number) == self.handle:
                 signal.signal(number, signal.SIG_DFL)
 
