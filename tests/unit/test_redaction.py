@@ -10,6 +10,7 @@ from flask_migrate_sidecar.log.redaction import (
     MASK,
     Secrets,
     find_bound,
+    find_configured,
     find_named,
     find_quotations,
     find_secrets,
@@ -173,6 +174,23 @@ def test_variables_that_hold_one(name: str) -> None:
 def test_variables_that_hold_none(name: str, value: str) -> None:
     """A path, a column and a switch are no secrets."""
     assert find_named({name: value}) == set()
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ("redis://:Zq77Abc@cache/0", {"Zq77Abc"}),
+        (["redis://:Zq77Abc@one/0", "redis://:Zq78Abc@two/0"], {"Zq77Abc", "Zq78Abc"}),
+        ({"default": {"url": "amqp://u:Zq77Abc@mq"}}, {"Zq77Abc"}),
+        ("host=h user=u password='Zq77 Abc' dbname=d", {"Zq77 Abc"}),
+        (("http://example.org", "a@example.org"), set()),
+        ("bcrypt", set()),
+        (3, set()),
+    ],
+)
+def test_secrets_in_what_settings_say(value: object, found: set[str]) -> None:
+    """A password in a setting's URL or connection string is one that may be printed alone."""
+    assert find_configured({"WHATEVER": value}) == found
 
 
 def test_settings_that_stand_in_others() -> None:

@@ -25,7 +25,7 @@ from flask_migrate_sidecar.errors import (
 from flask_migrate_sidecar.log.frames import know_folder
 from flask_migrate_sidecar.log.logger import get_logger
 from flask_migrate_sidecar.log.origin import describe_origin
-from flask_migrate_sidecar.log.redaction import find_named, secrets
+from flask_migrate_sidecar.log.redaction import find_configured, secrets
 from flask_migrate_sidecar.settings.options import Settings
 
 from .discovery import find_application
@@ -134,7 +134,7 @@ def load_application(
     # Some applications change it at import, and the repository's path is relative to it.
     os.chdir(folder)
     know_folder(Path(app.root_path))
-    secrets.add(find_named(app.config))
+    secrets.add(find_configured(app.config))
     application = _inspect(app, source)
     logger.info(
         "app.loaded",

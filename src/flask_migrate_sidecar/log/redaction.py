@@ -194,13 +194,30 @@ def find_named(values: Mapping[str, object]) -> set[str]:
     return {text for text in named if text.lower() not in _SWITCHES and text[0] != "/"}
 
 
+def find_configured(values: Mapping[str, object]) -> set[str]:
+    """List the secrets among the settings of an application: by their names, and in what they say.
+
+    It may print a password alone that stands in a URL, or in a connection string.
+    """
+    found = find_named(values)
+    for _name, text in _flatten(values):
+        if "://" in text and "@" in text:
+            found |= find_secrets(text)
+        given = [value.strip("'\"") for _argument, _sign, value in _QUERY_PASSWORD.findall(text)]
+        found |= _choose_parts(given)
+    return {text for text in found if text.lower() not in _SWITCHES}
+
+
 def _flatten(values: Mapping[Any, object], depth: int = 3) -> Iterator[tuple[str, str]]:
-    """Give the texts among values, also those that stand in dictionaries, each with its name."""
+    """Give the texts among values, also those in dictionaries and lists, each with its name."""
     for name, value in list(values.items()):
         if isinstance(value, str):
             yield str(name), value
         elif isinstance(value, dict) and depth:
             yield from _flatten(value, depth - 1)
+        elif isinstance(value, (list, tuple)) and depth:
+            for item in value:
+                yield from _flatten({name: item}, depth - 1)
 
 
 def _find_in_options(words: Sequence[str]) -> Iterator[str]:
