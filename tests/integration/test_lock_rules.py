@@ -29,6 +29,17 @@ from servers import MariaDB, Postgres, render_url
 
 QUICK = "    pass"
 STAMP = ("db", "stamp", "head")
+# Migrates each database of the application.
+EACH = """
+def run_each():
+    global get_engine
+    for engine in migrate.db.engines.values():
+        get_engine = lambda: engine
+        run_online()
+
+
+set_up_logging()
+"""
 # Blocks until the test opens the other end.
 BLOCKED = '    print("begun")\n    open("fifo").close()'
 
@@ -73,6 +84,9 @@ def test_several_locks_have_one_order(
 ) -> None:
     """Runs that list two databases in opposite orders take their locks in the same one."""
     app = write_app(tmp_path / "app", [QUICK])
+    env_py = app / "migrations" / "env.py"
+    head, _, tail = env_py.read_text().rpartition("set_up_logging()\n")
+    env_py.write_text(f"{head}{EACH}{tail.replace('run_online()', 'run_each()')}")
     urls = {"default": create_database_url(), "second": create_database_url()}
     env = {"DATABASE_URL": urls["default"], "SECOND_URL": urls["second"]}
     with FollowedRun(app, *STAMP, env=env) as run:

@@ -179,6 +179,8 @@ def test_database_that_nobody_asked_for(app: Path, launch: Launcher) -> None:
     assert result.returncode == 0
     (warning,) = events(result.log, "database.unmanaged")
     assert warning["databases"] == ["users"]
+    # Nor is it locked.
+    assert [line["database"] for line in events(result.log, "lock.acquired")] == ["default"]
     states: dict[str, Any] = json.loads(launch(app, "status").stdout)["databases"]
     assert {name: state["state"] for name, state in states.items()} == {
         "default": "at_head",

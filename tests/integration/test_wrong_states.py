@@ -100,6 +100,16 @@ def test_stamp_purges_what_is_wrong(tmp_path: Path, launch: RunCommand) -> None:
         assert [*connection.execute("SELECT * FROM alembic_version")] == [("b2",)]
 
 
+def test_stamp_tells_what_it_purges(tmp_path: Path, launch: RunCommand) -> None:
+    """Where the databases were is what they held before the table was emptied."""
+    app = write(tmp_path)
+    assert run(app, launch).returncode == 0
+    result = run(app, launch, "db", "stamp", "--purge", "a1")
+    assert result.returncode == 0
+    assert result.last["from"] == {"default": ["b2"]}
+    assert result.last["to"] == {"default": ["a1"]}
+
+
 ENVIRONMENTS = {
     "empty": "",
     "guarded": "from alembic import context\nif False:\n    context.run_migrations()\n",

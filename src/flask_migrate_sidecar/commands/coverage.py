@@ -79,6 +79,18 @@ def require_version_table(session: Session, found: Readings) -> None:
             )
 
 
+def list_managed(databases: Sequence[Database], found: Readings | None) -> Sequence[Database]:
+    """List the databases that are to be locked: `env.py` does not come to the others.
+
+    Args:
+        databases: those that the command is about.
+        found: the version tables that `env.py` came to; where it came to none, or could not be
+            read, it may come to any of them.
+    """
+    names = {place.database for place in found or ()}
+    return [database for database in databases if database.name in names] or databases
+
+
 def warn_of_unmanaged(databases: Sequence[Database], found: Readings) -> None:
     """Say once that a database is none of the repository's, or that there is nothing in any.
 

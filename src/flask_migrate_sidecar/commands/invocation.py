@@ -15,6 +15,7 @@ from flask_migrate_sidecar.errors import (
     SidecarError,
     UnavailableError,
 )
+from flask_migrate_sidecar.history.environment import Readings
 from flask_migrate_sidecar.history.failure import explain
 from flask_migrate_sidecar.history.heartbeat import beating
 from flask_migrate_sidecar.history.progress import Progress
@@ -45,6 +46,7 @@ def invoke(
     subcommand: Subcommand,
     repository: Repository | None = None,
     guard: Guard | None = None,
+    before: Readings | None = None,
 ) -> Result:
     """Run the subcommand itself.
 
@@ -53,12 +55,13 @@ def invoke(
         subcommand: what to run.
         repository: where it has one; then a failure says what stayed.
         guard: the locks; without one that holds, no revision and no statement of it is begun.
+        before: what the databases hold, where the command deletes that before it looks.
 
     Raises:
         SidecarError: it failed.
     """
     guard = guard or Guard()
-    progress = Progress(guard.verify, session.environments.find_tenant)
+    progress = Progress(guard.verify, session.environments.find_tenant, dict(before or {}))
     folder = repository.folder if repository is not None else None
     try:
         with _observed(session, subcommand, progress), _locks_required(session, guard):

@@ -21,13 +21,14 @@ from flask_migrate_sidecar.errors import (
     UnavailableError,
     UsageError,
 )
+from flask_migrate_sidecar.history.environment import Readings
 from flask_migrate_sidecar.history.failure import explained
 from flask_migrate_sidecar.history.reading import retry_locked
 from flask_migrate_sidecar.history.repository import Repository, open_repository
 from flask_migrate_sidecar.history.revisions import check_places, open_history
 from flask_migrate_sidecar.log.logger import bind_everywhere, get_logger
 
-from .coverage import read_selected, require_managed
+from .coverage import list_managed, read_selected, require_managed
 from .invocation import hold, invoke
 from .session import Result, Session
 from .upgrade import run_upgrade
@@ -120,9 +121,11 @@ def _run_with_repository(
         return _look(session, subcommand, repository)
     if subcommand.name == "upgrade" and not subcommand.is_own:
         return run_upgrade(session, subcommand, repository, databases)
-    _learn_version_tables(session, subcommand, repository)
-    with hold(session, subcommand, databases) as guard:
-        return invoke(session, subcommand, repository, guard)
+    found = _learn_version_tables(session, subcommand, repository)
+    before = found if subcommand.params.get("purge") and not subcommand.is_own else None
+    locked = databases if subcommand.is_own else list_managed(databases, found)
+    with hold(session, subcommand, locked) as guard:
+        return invoke(session, subcommand, repository, guard, before)
 
 
 def _look(session: Session, subcommand: Subcommand, repository: Repository) -> Result:
@@ -143,10 +146,15 @@ def _look(session: Session, subcommand: Subcommand, repository: Repository) -> R
     return result
 
 
-def _learn_version_tables(session: Session, subcommand: Subcommand, repository: Repository) -> None:
+def _learn_version_tables(
+    session: Session, subcommand: Subcommand, repository: Repository
+) -> Readings | None:
     """Let `env.py` say where the version tables are: the locks of the databases are named so.
 
     Whatever else is wrong with it is told behind the lock.
+
+    Returns:
+        What they hold, as far as it could be read.
 
     Raises:
         ConfigurationError: one that was named is none of the repository's.
@@ -159,7 +167,7 @@ def _learn_version_tables(session: Session, subcommand: Subcommand, repository: 
     try:
         with explained(repository.folder):
             script = open_history(repository.config)
-            read_selected(session, subcommand, repository, script, **options)
+            return read_selected(session, subcommand, repository, script, **options)
     except (ConfigurationError, UnavailableError, RefusedError):
         raise
     except SidecarError as error:
@@ -167,6 +175,7 @@ def _learn_version_tables(session: Session, subcommand: Subcommand, repository: 
         if session.environments.is_idle or is_known:
             raise
         logger.debug("database.unread", reason=str(error))
+        return None
 
 
 def _select_databases(session: Session, subcommand: Subcommand) -> list[Database]:

@@ -37,7 +37,7 @@ from flask_migrate_sidecar.history.revisions import (
 )
 from flask_migrate_sidecar.log.logger import get_logger
 
-from .coverage import read_selected, warn_of_unmanaged
+from .coverage import list_managed, read_selected, warn_of_unmanaged
 from .invocation import hold, invoke
 from .session import Result, Session
 
@@ -175,7 +175,7 @@ def run_upgrade(
     pending = {} if before is None else upgrade.find_work(before)
     if before is not None and not pending:
         return _stay(before)
-    with hold(session, subcommand, databases) as guard:
+    with hold(session, subcommand, list_managed(databases, before)) as guard:
         after = upgrade.read_again() if before is None else upgrade.read()
         if before is None and after is not None and not upgrade.find_work(after):
             return _stay(after)
