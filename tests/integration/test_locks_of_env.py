@@ -264,6 +264,7 @@ LOOKED_AT = """\
 """
 
 
+@pytest.mark.timeout(90)
 @pytest.mark.parametrize("call", ["flock", "lockf"])
 def test_file_that_env_py_locks(call: str, tmp_path: Path, launch: RunCommand) -> None:
     """A file that `env.py` locks and never closes is locked by the migration, and by no look."""
