@@ -56,7 +56,11 @@ def read_header(text: str) -> dict[str, Any] | None:
     docstring = _DOCSTRING.match(text)
     position = 0
     if docstring is not None:
-        found["__doc__"] = docstring[1] if docstring[1] is not None else docstring[2]
+        words = docstring[1] if docstring[1] is not None else docstring[2]
+        # Python 3.13 and later take the indentation out.
+        if re.search(r"(?:^|\n)[ \t]", words):
+            return None
+        found["__doc__"] = words
         position = docstring.end()
     start = position
     while (line := _LINE.match(text, position)) is not None:

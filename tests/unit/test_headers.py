@@ -139,6 +139,7 @@ def test_any_shape_of_file(seed: int) -> None:
         "revision = 'b2'\r\ndown_revision = None\r\n",
         "x = '''\nrevision = 'b2'\ndown_revision = None\n'''\n",
         "x = dict(\nrevision='b2',\ndown_revision=None,\n)\n",
+        '"""What it does.\n\n    In detail.\n"""\nrevision = "b2"\ndown_revision = None\n',
         "revision = 'b2'\n",
         "",
     ],
