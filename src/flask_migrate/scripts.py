@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,7 +13,6 @@ from alembic.script import Script, ScriptDirectory
 from alembic.util import CommandError
 
 from .databases import MAIN_DATABASE, check_functions, function_of
-from .headers import read_lazily
 from .seen import current_command, logger
 
 # Alembic takes them for something else, wherever a revision can be named.
@@ -22,9 +20,6 @@ RESERVED = ("head", "heads", "base", "current")
 
 # What these show is right, or shows what is wrong.
 LOOKING = ("heads", "history", "branches", "show", "current")
-
-# These import every file: a broken one is found by then.
-THOROUGH = ("history", "check")
 
 # Alembic makes the column of the version table so wide.
 LONGEST_ID = 32
@@ -44,11 +39,7 @@ class Scripts(ScriptDirectory):
         self._warn_of_missing_folders()
         self.known = known = dict[str, Script]()
         functions: set[str] = set()
-        # What has no use for more does not pay for it; what shows the history shows faults too.
-        lazily = nullcontext() if current_command() in THOROUGH else read_lazily()
-        with lazily:
-            scripts = list(super()._load_revisions())
-        for script in scripts:
+        for script in super()._load_revisions():
             _check_unique(script, known)
             functions |= {name for name in vars(script.module) if name.startswith("upgrade_")}
             self._supply_functions(script.module)

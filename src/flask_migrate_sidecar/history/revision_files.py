@@ -15,7 +15,6 @@ from flask_migrate_sidecar.errors import (
     HistoryError,
     SidecarError,
     describe,
-    passed_through,
 )
 from flask_migrate_sidecar.log.origin import find_frame, shorten_path
 
@@ -46,11 +45,10 @@ def explain_no_file(error: BaseException) -> SidecarError:
 
 
 def was_loading(error: BaseException) -> bool:
-    """Tell whether a revision file was being loaded, by Alembic or when it was needed."""
+    """Tell whether Alembic was loading revision files, and not running one."""
     alembics = str(Path(alembic.script.__file__).parent)
     names = {frame.name for frame in list_frames(error) if frame.filename.startswith(alembics)}
-    is_late = passed_through(error, "flask_migrate.headers", "load")
-    return is_late or bool(names & {"_load_revisions", "_initialize"})
+    return bool(names & {"_load_revisions", "_initialize"})
 
 
 def _find_clash(message: str, repository: Path | None) -> str:

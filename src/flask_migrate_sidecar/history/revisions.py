@@ -6,7 +6,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -66,7 +66,7 @@ def _explain_place(place: Path, error: OSError) -> ConfigurationError:
 
 
 def open_history(config: Any) -> ScriptDirectory:
-    """Learn which revisions a repository has, and what follows what.
+    """Load every revision of a repository.
 
     A revision may ask `op` or `context` while its file is loaded, which upstream allows because
     `env.py` runs around it. Then it is loaded inside of `env.py` by whoever calls `load`.
@@ -106,18 +106,8 @@ def load(script: ScriptDirectory) -> None:
         UserWarning: the revisions do not fit together.
         Exception: what Alembic or a revision's file raises.
     """
-    with strict_history(), _read_lazily():
+    with strict_history():
         _ = script.revision_map.heads
-
-
-def _read_lazily() -> AbstractContextManager[None]:
-    """Let a revision be imported when it is to run, where the library knows how."""
-    with suppress(ImportError):
-        # Upstream's, which may be in its place, cannot.
-        from flask_migrate.headers import read_lazily
-
-        return read_lazily()
-    return nullcontext()
 
 
 def require_lines(script: ScriptDirectory, held: Sequence[str]) -> None:
