@@ -626,7 +626,7 @@ def test_locked_sqlite_folder_is_refused(folder: Path) -> None:
         for writes in (True, False):
             error, _ = _fail(f"sqlite:///{folder}/x.db", timeout=0, writes=writes)
             assert isinstance(error, RefusedError)
-            assert f"{folder}/x.db may not be looked at" in str(error)
+            assert f"the folder {folder} may not be entered" in str(error)
 
 
 def test_read_only_sqlite_file_is_refused(folder: Path) -> None:

@@ -106,6 +106,8 @@ def _require_place(path: Path, *, writes: bool) -> None:
     folder = path.parent
     if not folder.is_dir():
         raise _refused(f"the folder {folder} does not exist", _FOLDER)
+    if not _may(folder, os.X_OK):
+        raise _refused(f"the folder {folder} may not be entered", _FOLDER)
     if path.is_dir():
         raise _refused(f"{path} is a folder", "name a file in the URL")
     # SQLite writes a journal beside the file, so the folder counts even where the file exists.
