@@ -118,10 +118,15 @@ class Environment(EnvironmentContext):
             note_database(self._seen, self.get_context(), arguments.get("engine_name"))
             with self._transactions.around(self):
                 super().run_migrations(**arguments)
-            context = self.get_context()
-            makes_table = current_command() == "ensure_version" and not context.as_sql
-            if makes_table and context.impl.transactional_ddl:
-                self._commits.expect(context.connection)
+            makes_table = current_command() == "ensure_version"
+            if makes_table and self.get_context().impl.transactional_ddl:
+                self._expect_commit()
+
+    def _expect_commit(self) -> None:
+        """Want to see committed what was done in a transaction that Alembic leaves to others."""
+        context = self.get_context()
+        if context._in_external_transaction and not context.as_sql:  # noqa: SLF001
+            self._commits.expect(context.connection)
 
     def _follow(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Look at a SQLite database before its first revision runs."""
@@ -129,9 +134,8 @@ class Environment(EnvironmentContext):
         @functools.wraps(function)
         def run(rev: Any, context: Any) -> Any:
             steps, transaction = function(rev, context), self._transactions.find(context.connection)
-            expect = functools.partial(self._commits.expect, context.connection)
             if not context.as_sql:
-                context.on_version_apply_callbacks += (lambda **_step: expect(),)
+                context.on_version_apply_callbacks += (lambda **_step: self._expect_commit(),)
             return steps if transaction is None else transaction.before_steps(steps)
 
         return run

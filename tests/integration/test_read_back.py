@@ -172,6 +172,17 @@ def test_commit_of_env_py(
     assert run([*FLASK, "upgrade"], cwd=app, env=env).returncode == 0
 
 
+def test_dry_run_of_env_py(database_url: str, app: Path, run: Run) -> None:
+    """Alembic's own transaction is rolled back on purpose, to try a migration: that is no fault."""
+    file = app / "migrations" / "env.py"
+    text = file.read_text()
+    line = "            context.run_migrations()\n"
+    head, _, tail = text.rpartition(line)
+    file.write_text(f"{head}{line}            context.get_context().connection.rollback()\n{tail}")
+    done = run([*FLASK, "upgrade"], cwd=app, env={"DATABASE_URL": database_url})
+    assert "was not committed" not in done.stderr
+
+
 def test_transaction_of_a_caller(app: Path, tmp_path: Path, run: Run) -> None:
     """One that the caller of the function holds open is the caller's, to commit or not."""
     file = app / "migrations" / "env.py"

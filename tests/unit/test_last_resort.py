@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from flask_migrate_sidecar.errors import describe
+from flask_migrate_sidecar.errors import MigrationError, describe
 from flask_migrate_sidecar.log import last_resort
 from flask_migrate_sidecar.log.last_resort import explain, write_last_line
 
@@ -35,9 +35,13 @@ def test_line_that_cannot_be_made(
         raise MemoryError
 
     monkeypatch.setattr(last_resort, "encode", fail)
-    assert write_last_line(ValueError("boom")) == 3
-    [line] = capfd.readouterr().err.splitlines()
-    assert (json.loads(line)["event"], json.loads(line)["exit_code"]) == ("command.failed", 3)
+    for error, code in ((ValueError("boom"), 3), (MigrationError("boom"), 8)):
+        assert write_last_line(error) == code
+        [line] = capfd.readouterr().err.splitlines()
+        assert (json.loads(line)["event"], json.loads(line)["exit_code"]) == (
+            "command.failed",
+            code,
+        )
 
 
 @pytest.mark.parametrize("raised", [ValueError, SystemExit, KeyboardInterrupt])

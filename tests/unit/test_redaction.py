@@ -120,6 +120,21 @@ def test_row_that_a_server_shows() -> None:
     assert find_quotations("INSERT INTO u (id, name, x) VALUES (1, $1, NULL)", message) == []
 
 
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("(" + "token" * 120_000, "secret " + "Duplicate entry '" * 40_000),
+        *("passw " + "Failing row contains (" * 40_000, "token " + "Key (" * 40_000),
+        *("password" + " " * 200_000 + "x", "password/*" * 20_000, "password $a$" * 20_000),
+    ],
+    ids=["token", "duplicate", "row", "key", "spaces", "comment", "dollars"],
+)
+def test_whatever_is_printed_is_looked_through_in_time(text: str) -> None:
+    """What a program prints stops no run, however it begins what a form would end."""
+    assert Secrets().hide(text)
+
+
 def test_two_urls_are_two() -> None:
     """What stands between two URLs stays."""
     text = "from postgresql://u:secret@one/db to postgresql://v:secret@two/db"

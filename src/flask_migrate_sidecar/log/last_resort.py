@@ -27,8 +27,8 @@ from .termination_message import find_path, write_message
 # What is written where nothing can be made any more, for lack of memory; and with what.
 _FLOOR: Final = (
     b'{"level": "error", "event": "command.failed", "logger": "flask_migrate_sidecar", '
-    b'"exit_code": 3, "error": {"type": "ConfigurationError", "message": "the last line could not '
-    b'be written"}, "hint": "raise the limits of the process, that of memory first"}\n'
+    b'"exit_code": %d, "error": {"type": "SidecarError", "message": "the last line could not be '
+    b'written"}, "hint": "raise the limits of the process, that of memory first"}\n'
 )
 _WRITE: Final = os.write
 _OUTPUTS: Final = {1: "standard output", 2: "standard error"}
@@ -68,8 +68,10 @@ def write_last_line(error: BaseException) -> int:
     try:
         return _write_last_line(error)
     except BaseException:  # noqa: BLE001 - below this there is nothing
-        _WRITE(2 if _is_open(2) else 1, _FLOOR)
-        return ConfigurationError.exit_code
+        known = error if isinstance(error, (SidecarError, Interrupted)) else ConfigurationError
+        with suppress(OSError):
+            _WRITE(2 if _is_open(2) else 1, _FLOOR % known.exit_code)
+        return known.exit_code
 
 
 def _write_last_line(error: BaseException) -> int:

@@ -38,10 +38,10 @@ _PASSWORD_VARIABLE: Final = re.compile(
 _KEY_VARIABLE: Final = re.compile(r"(TOKEN|SECRET|_KEY)$|SECRET", re.IGNORECASE)
 # Letters beside digits, or a long text: no word of anybody's.
 _RANDOM: Final = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z])[^\s/].{7,}|[^\s/].{19,}", re.DOTALL)
-# CREATE ROLE ... PASSWORD '...', CREATE USER ... IDENTIFIED BY '...', PASSWORD('...'), and what
-# Python and JSON show: 'password': '...'.
 # Spaces and comments of SQL; a comment that is long hides nothing.
 _GAP: Final = r"(?:\s|/\*.{0,200}?\*/|--[^\n]{0,200}\n)"
+# CREATE ROLE ... PASSWORD '...', CREATE USER ... IDENTIFIED BY '...', PASSWORD('...'), and what
+# Python and JSON show: 'password': '...'.
 _QUOTED_PASSWORD: Final = re.compile(
     r"""(?is)(password|passwd|(?<!revision\s)identified\s+(?:with\s+\S+\s+)?(?:by|as)(?:\s+password)?)"""
     # SET PASSWORD FOR somebody = '...'
@@ -57,13 +57,15 @@ _QUOTED_PASSWORD: Final = re.compile(
 _BOUND_PASSWORD: Final = re.compile(
     rf"(?i)(?:password|passwd|identified\s+by){_GAP}*(?:[=(]{_GAP}*)?(?:%\((\w+)\)s|:(\w+)|%s|\?|\$\d)"
 )
-# The row that a server shows: PostgreSQL's DETAIL of a key or of a whole row (where the statement
-# beside it names a password), and MariaDB's 1062.
+# What a server shows of a row: PostgreSQL's DETAIL of a key or of a whole row (where the statement
+# beside it names a password), and MariaDB's 1062, whose message has 512 bytes. Bounded, or to the
+# end of the text: whatever a program prints goes through here.
 _SHOWN_KEY: Final = re.compile(
-    r"(?is)(?<=\()([^()]*(?:passw|secret|token)[^()]*\)=\()(.*?)(?=\) (?:already|is|conflicts|\Z))"
-    r"|(Duplicate entry ')(.*?)(?=' for key '[^']*(?:passw|secret|token))"
+    r"(?is)(Key \((?=[^)\n]{0,999}?(?:passw|secret|token))[^)\n]{0,999}\)=\()"
+    r".*?(?=\) (?:already|is|conflicts)|\Z)"
+    r"|(Duplicate entry ').{0,512}?(?=' for key '[^']{0,256}?(?:passw|secret|token))"
 )
-_SHOWN_ROW: Final = re.compile(r"(?s)(Failing row contains \()(.*?)(?=\)\.)")
+_SHOWN_ROW: Final = re.compile(r"(?s)(Failing row contains \()(.*?)(?=\)\.|\Z)")
 # PostgreSQL: LINE 1: ..., and the literal at which it stopped; MariaDB: near '...' at line 1.
 _QUOTATION: Final = re.compile(
     r"""(?ms)(?<=^LINE )\d+: [^\n]*|(?<=at or near ")'[^\n]*(?=")|(?<=near ').*(?=' at line \d)"""
@@ -341,7 +343,7 @@ def _hide_forms(text: str) -> str:
         text = _QUERY_PASSWORD.sub(rf"\1\2{MASK}", text)
         text = _SHOWN_ROW.sub(rf"\1{MASK}", text)
     if any(word in small for word in ("passw", "secret", "token")):
-        text = _SHOWN_KEY.sub(lambda found: f"{found[1] or found[3]}{MASK}", text)
+        text = _SHOWN_KEY.sub(lambda found: f"{found[1] or found[2]}{MASK}", text)
     return text
 
 
