@@ -993,7 +993,7 @@ def tls_server() -> Iterator[Postgres]:
 @pytest.mark.parametrize("readable", [True, False])
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_file_of_tls_that_may_not_be_read(
-    driver: str, readable: bool, tls_server: Postgres
+    driver: str, readable: bool, tls_server: Postgres, tmp_path: Path
 ) -> None:
     """The certificate that could not be read is told, not that the server wants TLS."""
     url = make_url(tls_server.create_database().url(driver))
@@ -1011,6 +1011,8 @@ def test_file_of_tls_that_may_not_be_read(
                 ),
                 *("wait", "database"),
             ],
+            # Not where the tests were started: a .venv there is of whatever Python made it.
+            cwd=tmp_path,
             env={**clean_environment(), "HOME": home},
             preexec_fn=drop_right_to_pass,
             check=False,
