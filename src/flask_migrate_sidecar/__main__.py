@@ -14,8 +14,8 @@ import os
 import signal
 import sys
 from _thread import allocate_lock
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -26,7 +26,7 @@ from .application.site_packages import Packages, add_site_packages
 from .errors import ConfigurationError, Interrupted, KilledError, SidecarError, describe
 from .log.last_resort import end, explain, require_outputs, write_last_line
 from .process.early_signals import SIGNALS, heard
-from .process.os_exit import EXIT, forked_children_ended, guard_exit, run_atexit
+from .process.os_exit import EXIT, forked_children_ended, guard_exec, guard_exit, run_atexit
 from .process.process_one import leave_process_one
 from .process.restart import Attempts
 from .process.writing import write_all
@@ -174,6 +174,7 @@ class Process:
         self.interruption = Interruption(self.leave)
         self._outcome: tuple[BaseException | None, dict[str, Any]] | None = None
         self._exit = guard_exit(self._say_last_word)
+        guard_exec(self._hand_over)
         self._lock = allocate_lock()
 
     def run(self, error: BaseException | None) -> NoReturn:
@@ -285,6 +286,26 @@ class Process:
             **fields,
         )
         return code
+
+    @contextmanager
+    def _hand_over(self, program: str) -> Iterator[None]:
+        """Give the outputs to what takes the place of this process, where it is not needed.
+
+        An application may start itself anew at its import, with other variables.
+
+        Raises:
+            MigrationError: the command has begun.
+        """
+        if self.is_loaded:
+            from .errors import MigrationError
+
+            raise MigrationError(
+                f"the application's code called os.exec for {Path(program).name}, in the place of "
+                "this run",
+                hint="start it as a child: subprocess.run",
+            )
+        with self.streams.handed_over():
+            yield
 
     def _say_last_word(self, code: int) -> int:
         """Log that user code ended the process."""

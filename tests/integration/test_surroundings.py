@@ -1114,6 +1114,48 @@ def test_exit_that_was_kept_early(shop: Path, tmp_path: Path, sidecar: RunComman
     assert read_log(result.stderr)[-1]["event"] == "command.finished"
 
 
+def test_application_that_starts_itself_anew(shop: Path, sidecar: RunCommand) -> None:
+    """Another program in the place of the run, with other variables, writes the log on."""
+    append(
+        shop / "app.py",
+        """
+import os, sys
+if "ANEW" not in os.environ:
+    try:
+        os.execv("/nowhere", ["nowhere"])
+    except FileNotFoundError:
+        print("still here")
+    os.environ["ANEW"] = "1"
+    os.execvp(sys.executable, sys.orig_argv)
+""",
+    )
+    result = sidecar(shop, "db", "upgrade")
+    log = read_log(result.stderr)
+    assert result.returncode == log[-1]["exit_code"] == 0
+    assert [line["event"] for line in log].count("sidecar.started") == 2
+    assert [line["text"] for line in log if line["event"] == "output"] == ["still here"]
+
+
+def test_revision_that_gives_its_place_away(shop: Path, launch: Launcher) -> None:
+    """Another program in the place of a run that has begun would end it without a word."""
+    body = "\n\ndef upgrade():\n    import os\n    os.execlp('true', 'true')\n"
+    append(revision_file(shop, HEAD), body)
+    result = launch(shop, "db", "upgrade")
+    assert result.returncode == result.last["exit_code"] == 8
+    assert "os.exec for true" in result.last["error"]["message"]
+    assert result.last["unfinished"] == [HEAD]
+
+
+def test_child_of_a_revision_is_another_program(shop: Path, launch: Launcher) -> None:
+    """What a revision forks may become what it likes."""
+    fork = "    if os.fork() == 0:\n        os.execlp('sh', 'sh', '-c', 'exit 5')\n"
+    wait = "    print('child ended with', os.waitstatus_to_exitcode(os.wait()[1]))\n"
+    append(revision_file(shop, HEAD), f"\n\ndef upgrade():\n    import os\n{fork}{wait}")
+    result = launch(shop, "db", "upgrade")
+    assert result.returncode == 0
+    assert "child ended with 5" in [line.get("text") for line in result.log]
+
+
 @pytest.mark.parametrize("closed", ["lib", "lib/python{version}", "x.pth"])
 def test_packages_that_may_not_be_read(closed: str, shop: Path, tmp_path: Path) -> None:
     """What is passed over among the packages may be what the application needs."""

@@ -256,6 +256,16 @@ OUTCOMES: Mapping[str, tuple[Progress, tuple[str, ...], dict[str, list[str]]]] =
         ("r2",),
         {"kept": [], "reverted": ["r3"], "rolled_back": ["r2"]},
     ),
+    "up and down": (
+        Progress(applied=[make_step("r1"), make_step("r2"), make_step("r2", "downgrade")]),
+        ("r1",),
+        {"kept": ["r1"], "reverted": ["r2"], "rolled_back": []},
+    ),
+    "down and up": (
+        Progress(applied=[make_step("r2", "downgrade"), make_step("r2")]),
+        ("r2",),
+        {"kept": ["r2"], "rolled_back": []},
+    ),
 }
 
 

@@ -5,6 +5,7 @@ import string
 
 import pytest
 from sqlalchemy import make_url
+from sqlalchemy.exc import StatementError
 
 from flask_migrate_sidecar.log.redaction import (
     MASK,
@@ -291,6 +292,21 @@ def test_lines_of_a_password() -> None:
 def test_quote_of_a_password_in_sql(secret: str, text: str) -> None:
     """A password that SQL spells with a doubled quote is hidden as any other."""
     assert "Zq77" not in Secrets([secret]).hide(text)
+
+
+@pytest.mark.parametrize("at", range(130, 160))
+def test_secret_that_is_cut_in_two(at: int) -> None:
+    """Of a parameter whose midst SQLAlchemy leaves out, no part of a secret is left."""
+    secret = "Zq77AbcXyz9Qw4"
+    # What is left out is in the midst of the first, and of the second.
+    value = f"{'x' * at}{secret}{'y' * 300}{secret}{'z' * at}"
+    shown = str(StatementError("failed", "INSERT", {"name": value}, None))
+    assert "characters truncated" in shown
+    hidden = Secrets([secret]).hide(shown)
+    parts = {secret[n : n + 4] for n in range(len(secret) - 3)}
+    assert not [part for part in parts if part in hidden]
+    assert hidden.count("x") >= min(at, 140)
+    assert "characters truncated" in hidden
 
 
 def test_short_parts_of_a_password_are_words() -> None:

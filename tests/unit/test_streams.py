@@ -63,6 +63,12 @@ def test_descriptors_and_python_are_captured() -> None:
     assert stdout == ""
 
 
+def test_piece_of_a_line_ends_with_a_word() -> None:
+    """What is so long that it is told in pieces is cut between words: half a secret is seen."""
+    lines, _stdout = capture("os.write(1, b'x ' * ((1 << 19) - 3) + b'Zq77AbcXyz' + b' y' * 100)")
+    assert [text for _stream, text in lines] == ["x " * ((1 << 19) - 3), "Zq77AbcXyz" + " y" * 100]
+
+
 def test_results_reach_the_real_stdout() -> None:
     """Results go where stdout went before."""
     assert capture("streams.results.write('result\\n')") == ([], "result\n")

@@ -14,6 +14,7 @@ from sqlalchemy import URL, Engine, NullPool, create_engine, event
 from .dialect import find_dialect
 from .driver import sync_url
 from .keepalive import keep_alive
+from .passwords import learn_parameters, learn_password, learn_refused, note_parameters
 
 DEFAULT: Final = "default"
 
@@ -196,6 +197,8 @@ def _borrow(source: Engine, amend: Callable[[Parameters], None]) -> Any:
         borrowed = source.pool.recreate().connect()
     finally:
         _amend.reset(token)
+        # A pool that is asked directly tells no listener of an error.
+        learn_parameters()
         # The first releases of SQLAlchemy 2.0 hand out the engine's own, not a copy: what limits
         # our look would limit the migration.
         for parameters, kept in before:
@@ -215,3 +218,6 @@ def _amend_borrowed(_dialect: Any, _record: Any, _args: Any, parameters: Paramet
 
 # Those of the application, with which it migrates, are kept alive as well.
 event.listen(Engine, "connect", keep_alive)
+event.listen(Engine, "do_connect", note_parameters)
+event.listen(Engine, "connect", learn_password)
+event.listen(Engine, "handle_error", learn_refused)

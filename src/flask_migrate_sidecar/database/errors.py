@@ -34,7 +34,7 @@ from flask_migrate_sidecar.errors import (
     describe,
     passed_through,
 )
-from flask_migrate_sidecar.log.redaction import Secrets, find_secrets
+from flask_migrate_sidecar.log.redaction import Secrets, find_secrets, secrets
 
 from .causes import ARGUMENTS, IDLE, LACKING, LOST, NO_FILE, NO_PACKAGE, UNKNOWN, Cause, Verdict
 from .error_codes import ANSWERS, NUMBERS, OPTION_PREVENTS, RESULTS, SQLITE_TEXTS, STATES
@@ -251,7 +251,8 @@ def _say(error: BaseException, url: URL | None) -> str:
         for line in text.splitlines()[:1]
     ]
     reason = said[-1].strip() if said and said[-1].strip() else type(error).__name__
-    reason = Secrets(find_secrets(url) if url else ()).hide(reason)[:_LONGEST_REASON]
+    # Before it is cut, for half a secret is none that could be found.
+    reason = secrets.hide(Secrets(find_secrets(url) if url else ()).hide(reason))[:_LONGEST_REASON]
     return f"{reason} ({number})" if number is not None else reason
 
 

@@ -17,7 +17,8 @@ def find_outcome(
 ) -> dict[str, list[str | None]]:
     """Tell the revisions that stayed (`kept`) from those that were rolled back.
 
-    Of a downgrade it is their undoing that stayed (`reverted`) or not.
+    Of a downgrade it is their undoing that stayed (`reverted`) or not. A command of the
+    application's may go up and down: the last that it did with a revision counts.
 
     With several databases or tenants each is named with its own.
 
@@ -27,7 +28,8 @@ def find_outcome(
     """
     found: dict[str, list[str | None]] = {"kept": [], "rolled_back": []}
     running = [progress.running] if progress.running is not None else []
-    steps = [*progress.applied, *running]
+    taken = [*progress.applied, *running]
+    steps = {(step.place, step.revision): step for step in taken}.values()
     places = {step.place for step in steps}
     for step in steps:
         # Of several version tables, each revision says which.

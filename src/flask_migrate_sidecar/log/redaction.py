@@ -36,6 +36,8 @@ _PASSWORD_VARIABLE: Final = re.compile(
 )
 # Those whose value may as well be a path, or the name of a column or of a key.
 _KEY_VARIABLE: Final = re.compile(r"(TOKEN|SECRET|_KEY)$|SECRET", re.IGNORECASE)
+# What SQLAlchemy leaves out of a long parameter (`_repr_base.trunc`); it may cut a secret in two.
+_LEFT_OUT: Final = re.compile(r" \.\.\. \(\d+ characters truncated\) \.\.\. ")
 # Letters beside digits, or a long text: no word of anybody's.
 _RANDOM: Final = re.compile(r"(?=.*[0-9])(?=.*[A-Za-z])[^\s/].{7,}|[^\s/].{19,}", re.DOTALL)
 # Spaces and comments of SQL; a comment that is long hides nothing.
@@ -121,8 +123,10 @@ class Secrets:
 
     def add(self, secrets: Iterable[str]) -> None:
         """Hide these texts from now on, in every spelling."""
-        for secret in secrets:
-            self._spellings |= _spell(secret)
+        unknown = {text for secret in secrets for text in _spell(secret)} - self._spellings
+        if not unknown:
+            return
+        self._spellings |= unknown
         # The longest first: one spelling can be a part of another.
         texts = sorted(self._spellings - {""}, key=len, reverse=True)
         self._pattern = re.compile("|".join(map(_match, texts))) if texts else None
@@ -131,7 +135,7 @@ class Secrets:
         """Give the value with every secret in it masked."""
         if isinstance(value, str):
             value = self._pattern.sub(MASK, value) if self._pattern else value
-            return _hide_forms(value)
+            return _hide_forms(self._hide_halves(value))
         if isinstance(value, dict):
             return {self.hide(key): self.hide_field(key, item) for key, item in value.items()}
         if isinstance(value, (list, tuple, set, frozenset)):
@@ -141,6 +145,20 @@ class Secrets:
         if value is None or isinstance(value, (bool, int, float)):
             return value
         return self.hide(describe(value))
+
+    def _hide_halves(self, text: str) -> str:
+        """Hide what is left of a secret where the midst of a text was left out."""
+        if "characters truncated" not in text:
+            return text
+        found = _LEFT_OUT.findall(text)
+        pieces = _LEFT_OUT.split(text)
+        for number in range(len(found)):
+            before, behind = pieces[number : number + 2]
+            begun = max((_overlap(before, spelling) for spelling in self._spellings), default=0)
+            ended = max((_overlap(spelling, behind) for spelling in self._spellings), default=0)
+            pieces[number] = before[: len(before) - begun] + MASK * bool(begun)
+            pieces[number + 1] = MASK * bool(ended) + behind[ended:]
+        return "".join(map("".join, zip(pieces, [*found, ""], strict=True)))
 
     def hide_field(self, name: object, value: Any) -> Any:
         """Give a field's value with every secret in it masked, all of it where its name tells."""
@@ -331,6 +349,13 @@ def _spell(secret: str) -> set[str]:
     # A quote in a text of SQL.
     quoted = secret.replace("'", "''")
     return {secret, *encoded, *doubled, escaped, quoted, *(text[1:-1] for text in shown)}
+
+
+def _overlap(first: str, second: str) -> int:
+    """Give how many characters the end of a text shares with the beginning of another one."""
+    longest = min(len(first), len(second))
+    lengths = range(longest, _SHORTEST_PART - 1, -1)
+    return next((length for length in lengths if first.endswith(second[:length])), 0)
 
 
 def _hide_forms(text: str) -> str:

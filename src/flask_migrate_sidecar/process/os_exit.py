@@ -7,15 +7,18 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from typing import Final, NoReturn
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
+from typing import Any, Final, NoReturn
 
 from flask_migrate_sidecar.errors import ConfigurationError
 
 from .threads import start_thread
 
-# The real one: this module is imported before user code's is guarded.
+# The real ones: this module is imported before user code's are guarded.
 EXIT: Final = os._exit
+EXECV: Final = os.execv
+EXECVE: Final = os.execve
 # Time for what an application registered with atexit; some of it hangs.
 _ATEXIT_SECONDS: Final = 3.0
 
@@ -42,6 +45,27 @@ def guard_exit(last_word: Callable[[int], int]) -> Callable[[int], NoReturn]:
     for module in (os, sys.modules[os.name]):
         module._exit = _leave  # type: ignore[attr-defined]  # noqa: SLF001
     return EXIT
+
+
+def guard_exec(hand_over: Callable[[str], AbstractContextManager[None]]) -> None:
+    """Let user code not put another program in the place of this one without a word.
+
+    Args:
+        hand_over: is told the program, and raises where this process is still needed; the block
+            ends where the program cannot be had.
+    """
+    process = os.getpid()
+
+    def replace(run: Callable[..., NoReturn], path: Any, *arguments: Any) -> NoReturn:
+        # A forked child becomes another program by rights.
+        if os.getpid() != process:
+            run(path, *arguments)
+        with hand_over(os.fsdecode(path)):
+            run(path, *arguments)
+
+    # The other forms call these two by the names that they have in `os`.
+    for module in (os, sys.modules[os.name]):
+        vars(module).update(execv=partial(replace, EXECV), execve=partial(replace, EXECVE))
 
 
 @contextmanager

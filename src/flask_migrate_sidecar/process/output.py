@@ -37,6 +37,8 @@ _POLL_SECONDS = 0.05
 _PART = 1 << 16
 # Bytes without an end of line that are told all the same.
 _LONGEST = 1 << 20
+# Bytes of its last word, which stays whole.
+_LONGEST_WORD = 1 << 12
 # Bytes of a file that may wait to be read: it is memory, and its writer waits for nobody.
 _BACKLOG = 64 << 20
 # Bytes of it that are read all the same when it is more.
@@ -61,10 +63,18 @@ class _LineBuffer:
         if b"\n" in data:
             *lines, rest = bytes(self._rest).split(b"\n")
             self._rest = bytearray(rest)
-        # What has no end is told in pieces: it would fill memory.
         if self._rest and (last or len(self._rest) >= _LONGEST):
-            lines, self._rest = [*lines, bytes(self._rest)], bytearray()
+            lines.append(self._take_piece(last=last))
         return [line.decode("utf-8", "replace").rstrip("\r") for line in lines]
+
+    def _take_piece(self, *, last: bool) -> bytes:
+        """Take what has no end yet, for it would fill memory: up to the last word, if it can."""
+        end = len(self._rest)
+        if not last:
+            end = self._rest.rfind(b" ", end - _LONGEST_WORD) + 1 or end
+        piece = bytes(self._rest[:end])
+        del self._rest[:end]
+        return piece
 
 
 class _Spool:
@@ -77,7 +87,11 @@ class _Spool:
         self.skipped = 0
         self._read = _HOLE
         self._file = _open_unlinked()
-        os.dup2(self._file, descriptor)
+        self.capture()
+
+    def capture(self) -> None:
+        """Let the descriptor write to the file."""
+        os.dup2(self._file, self.descriptor)
 
     def take_lines(self, *, last: bool = False) -> Iterator[str]:
         """Give the lines that were written since the last call, a part of the file at a time."""
@@ -115,7 +129,7 @@ class _Spool:
         try:
             yield
         finally:
-            os.dup2(self._file, self.descriptor)
+            self.capture()
 
 
 def _punch_hole(file: int, start: int, length: int) -> None:
@@ -369,6 +383,16 @@ class Streams:
         """Give both descriptors back, before the process starts itself again."""
         self.finish()
         self.give_back()
+
+    @contextmanager
+    def handed_over(self) -> Iterator[None]:
+        """Give both descriptors to the program that takes the place of this one, if it does."""
+        self.restore()
+        try:
+            yield
+        finally:
+            for spool in self._spools:
+                spool.capture()
 
     def give_back(self) -> None:
         """Let the descriptors write to where they wrote before."""

@@ -20,6 +20,7 @@ from typing import Any, Final, NoReturn, Self
 from flask_migrate_sidecar.errors import ConfigurationError
 
 from .early_signals import SIGNALS
+from .os_exit import EXECVE
 
 VARIABLE: Final = "_FLASK_MIGRATE_SIDECAR_ATTEMPTS"
 _KNOWN: Final = frozenset({"started", "count", "reported", "reason", "refused_since"})
@@ -86,7 +87,7 @@ class Attempts:
         known = asdict(self)
         environ, _folder = known.pop("environ"), known.pop("folder")
         environ[VARIABLE] = json.dumps(known)
-        os.execve(sys.executable, sys.orig_argv, environ)  # noqa: S606 - the very same program
+        EXECVE(sys.executable, sys.orig_argv, environ)
 
 
 def _read_known(text: str) -> dict[str, Any]:
