@@ -396,8 +396,7 @@ class MariaDB(Server):
         Args:
             settings: options of `mariadbd` besides the usual ones.
         """
-        self._daemon = _program("mariadbd")
-        self._installer = _program("mariadb-install-db")
+        self._find_programs()
         super().__init__()
         self.data = self.folder / "data"
         self._settings = {
@@ -413,6 +412,10 @@ class MariaDB(Server):
             **(settings or {}),
         }
         self._users = self.folder / "users.sql"
+
+    def _find_programs(self) -> None:
+        self._daemon = _program("mariadbd")
+        self._installer = _program("mariadb-install-db")
 
     def drop_database(self, name: str) -> None:
         """Drop the database; a session that still holds its tables is ended first."""
@@ -434,6 +437,9 @@ class MariaDB(Server):
             f"CREATE USER IF NOT EXISTS {USER}@'%' IDENTIFIED BY '{PASSWORD}';\n"
             f"GRANT ALL ON *.* TO {ADMIN}@'%' WITH GRANT OPTION;\n"
         )
+        self._install()
+
+    def _install(self) -> None:
         self._prepare(
             self._installer,
             "--no-defaults",
@@ -457,6 +463,58 @@ class MariaDB(Server):
 
     def _location(self, *, user: str = USER, name: str = "") -> URL:
         return URL.create(self.drivername, user, PASSWORD, self.host, self.port, name or "mysql")
+
+
+class MySQL(MariaDB):
+    """MySQL out of a Debian of its own, for Debian has it in `sid` alone."""
+
+    # Of the namespace, in which `chroot` is all that it may do.
+    account = "root"
+    # A first login needs TLS (manual, "Caching SHA-2 Pluggable Authentication").
+    connect_args: Mapping[str, object] = MappingProxyType({})
+
+    def __init__(self, root: Path) -> None:
+        """Choose the Debian.
+
+        Args:
+            root: its folder, as debootstrap makes one with `mysql-server-core`.
+        """
+        self._root = root
+        super().__init__({"mysqlx": "OFF", "secure-file-priv": "NULL"})
+
+    def _find_programs(self) -> None:
+        if not (self._root / "usr/sbin/mysqld").exists():
+            raise MissingServerError(
+                f"no MySQL: debootstrap --variant=minbase --include=mysql-server-core,"
+                f"mysql-client-core sid {self._root}"
+            )
+        if not _is_root():
+            raise MissingServerError("no MySQL: only root may enter a Debian of its own")
+
+    def _install(self) -> None:
+        self._run(*self._inside("--initialize-insecure", f"--datadir={self.data}"))
+
+    def _command(self) -> Sequence[str]:
+        settings = [f"--{name}={value}" for name, value in self._settings.items()]
+        return self._inside(f"--datadir={self.data}", f"--init-file={self._users}", *settings)
+
+    def _inside(self, *options: str) -> Sequence[str]:
+        """Run it in the Debian, which sees this server's folder; all mounts go with the process."""
+        steps = (
+            'mount -t proc proc "$1/proc" && mkdir -p "$1$2" && mount --bind "$2" "$1$2"'
+            ' && root=$1 && shift 2 && exec chroot "$root" mysqld --no-defaults --user=root "$@"'
+        )
+        return [
+            "unshare",
+            "--mount",
+            "sh",
+            "-c",
+            steps,
+            "sh",
+            str(self._root),
+            str(self.folder),
+            *options,
+        ]
 
 
 class PgBouncer(Server):
