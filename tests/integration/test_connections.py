@@ -145,3 +145,33 @@ def test_options_of_the_main_database_are_no_bind_s(
     assert result.returncode == 0, result.stderr
     postgres.drop_database(main.name)
     mariadb.drop_database(second.name)
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+@pytest.mark.parametrize(
+    ("env", "query", "name"),
+    [
+        ({}, {}, "flask-migrate-sidecar:web-0:"),
+        ({}, {"application_name": "shop"}, "shop"),
+        ({"PGAPPNAME": "shop"}, {}, "shop"),
+    ],
+)
+def test_migrating_connection_says_whose_it_is(
+    env: dict[str, str],
+    query: dict[str, str],
+    name: str,
+    driver: str,
+    database: Database,
+    tmp_path: Path,
+    launch: RunCommand,
+) -> None:
+    """At the server the connection of a run is called after its pod, if nobody says otherwise."""
+    body = (
+        "    name = op.get_bind().exec_driver_sql('SHOW application_name').scalar()\n"
+        "    print('called', name)"
+    )
+    app = write_app(tmp_path / "app", [body])
+    url = render_url(make_url(database.url(driver)).update_query_dict(query))
+    result = launch(app, "db", "upgrade", env={"DATABASE_URL": url, "POD_NAME": "web-0", **env})
+    assert result.returncode == 0, result.stderr
+    assert f"called {name}" in result.stderr

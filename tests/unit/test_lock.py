@@ -15,14 +15,13 @@ from flask_migrate_sidecar.lock.base import (
     Lock,
     LockLostError,
     LockTarget,
-    application_name,
     lock_name,
     lock_number,
-    process_place,
 )
 from flask_migrate_sidecar.lock.choose import Choice, choose_kind
 from flask_migrate_sidecar.lock.connection import driver_arguments
 from flask_migrate_sidecar.lock.watch import Watch
+from flask_migrate_sidecar.process.identity import application_name, process_place
 from flask_migrate_sidecar.process.threads import Event
 
 

@@ -47,7 +47,9 @@ class Dialect:
     lock_limit_of_session: ClassVar[LockLimit | None] = None
 
     def arguments(self, url: URL, seconds: float, answer: float | None = None) -> dict[str, Any]:
-        """Give the driver's own arguments for time limits; none where the driver is not known.
+        """Give the driver's own arguments for time limits, and for our name at the server.
+
+        They are none where the driver is not known.
 
         Args:
             url: names the driver, and how many hosts share the time.

@@ -7,6 +7,8 @@ from typing import Any, Final
 
 from sqlalchemy import URL, Connection, column, func, select, text
 
+from flask_migrate_sidecar.process.identity import application_name
+
 from .causes import STANDBY
 from .dialect import Dialect, LockLimit, explain_by, to_milliseconds, whole
 from .errors import UnusableError
@@ -57,11 +59,13 @@ class MySQL(Dialect):
     )
 
     def arguments(self, url: URL, seconds: float, answer: float | None = None) -> dict[str, Any]:
-        """Name the limits as the driver does."""
+        """Name the limits as the driver does; PyMySQL alone can tell the server who asks."""
         driver = url.get_driver_name()
         if driver not in _CONNECTING:
             return {}
-        limits = {_CONNECTING[driver]: whole(seconds)}
+        limits: dict[str, Any] = {_CONNECTING[driver]: whole(seconds)}
+        if driver == "pymysql":
+            limits["program_name"] = application_name()
         if answer is not None and driver in _READING:
             limits |= dict.fromkeys(("read_timeout", "write_timeout"), whole(answer))
         return limits

@@ -10,6 +10,7 @@ from sqlalchemy import URL, Connection, column, func, select, text
 from sqlalchemy.exc import DBAPIError
 
 from flask_migrate_sidecar.process.child import run_in_child
+from flask_migrate_sidecar.process.identity import application_name
 
 from .causes import STANDBY
 from .dialect import Dialect, LockLimit, explain_by, to_milliseconds, whole, without_nothing
@@ -84,7 +85,11 @@ class PostgreSQL(Dialect):
             return {"timeout": whole(seconds)}
         if url.get_driver_name() not in _LIBPQ:
             return {}
-        limit = {"connect_timeout": max(_LIBPQ_LEAST, whole(seconds / len(hosts_and_ports(url))))}
+        limit = {
+            "connect_timeout": max(_LIBPQ_LEAST, whole(seconds / len(hosts_and_ports(url)))),
+            # Where neither the URL nor PGAPPNAME says another one (manual, 34.1.2).
+            "fallback_application_name": application_name(),
+        }
         if answer is None:
             return limit
         silence = whole(answer)

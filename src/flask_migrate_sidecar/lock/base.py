@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import socket
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import ClassVar, Final
 
 from flask_migrate_sidecar.database.connect import Database
 from flask_migrate_sidecar.errors import UnavailableError
+from flask_migrate_sidecar.process.identity import PROGRAM
 
-PROGRAM: Final = "flask-migrate-sidecar"
-# PostgreSQL cuts an application name at NAMEDATALEN - 1 bytes (manual, section 20.8).
-APPLICATION_BYTES: Final = 63
 # MySQL 5.7 and later refuse longer names for GET_LOCK (manual, section 14.14).
 NAME_CHARACTERS: Final = 64
 
@@ -127,21 +122,3 @@ def lock_number(*parts: str | None) -> int:
     """Give the same as a signed 64-bit number."""
     digest = hashlib.sha256(lock_name(*parts).encode()).digest()
     return int.from_bytes(digest[:8], "big", signed=True)
-
-
-def application_name(environment: Mapping[str, str] = os.environ) -> str:
-    """Name this process for others: program, pod or host, process id.
-
-    The place is what gets cut if it is too long, never the process id.
-    """
-    pid = f":{os.getpid()}"
-    place = environment.get("POD_NAME") or socket.gethostname()
-    room = APPLICATION_BYTES - len(PROGRAM) - len(pid) - 1
-    return f"{PROGRAM}:{place.encode()[:room].decode(errors='ignore')}{pid}"
-
-
-def process_place(environment: Mapping[str, str] = os.environ) -> str:
-    """Tell where this process runs: `namespace/pod@node`, as far as Kubernetes told us."""
-    pod = environment.get("POD_NAME") or socket.gethostname()
-    namespace, node = environment.get("POD_NAMESPACE"), environment.get("NODE_NAME")
-    return f"{namespace + '/' if namespace else ''}{pod}{'@' + node if node else ''}"

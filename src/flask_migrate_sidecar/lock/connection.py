@@ -11,8 +11,9 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from flask_migrate_sidecar.database.dialect import find_dialect
+from flask_migrate_sidecar.process.identity import application_name
 
-from .base import Lock, LockTarget, application_name
+from .base import Lock, LockTarget
 
 T = TypeVar("T")
 

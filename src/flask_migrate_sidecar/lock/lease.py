@@ -29,8 +29,9 @@ from flask_migrate_sidecar.database.causes import BUSY, DEADLOCK, Verdict
 from flask_migrate_sidecar.database.dialect import find_dialect
 from flask_migrate_sidecar.database.errors import Moment, diagnose
 from flask_migrate_sidecar.errors import RefusedError
+from flask_migrate_sidecar.process.identity import application_name, process_place
 
-from .base import Holder, LockTarget, application_name, lock_name, process_place
+from .base import Holder, LockTarget, lock_name
 from .connection import ConnectedLock, identify_server
 
 LEASE_TABLE: Final = "flask_migrate_sidecar_lock"

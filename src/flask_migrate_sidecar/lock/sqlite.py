@@ -17,8 +17,9 @@ from flask_migrate_sidecar.database.errors import is_limit_of_process
 from flask_migrate_sidecar.database.sqlite import LOCK_RANGE, LOCK_SUFFIX, is_lock_shown
 from flask_migrate_sidecar.database.url import sqlite_path
 from flask_migrate_sidecar.errors import RefusedError
+from flask_migrate_sidecar.process.identity import application_name, process_place
 
-from .base import Holder, Lock, LockTarget, application_name, process_place
+from .base import Holder, Lock, LockTarget
 
 
 class FileLock(Lock):
