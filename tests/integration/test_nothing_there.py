@@ -199,9 +199,20 @@ def tables_of(app: Path) -> set[str]:
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("command", [("upgrade",), ("stamp", "head")])
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        (("upgrade",), "default and users and audit"),
+        (("stamp", "head"), "default and users and audit"),
+        # One after the other is no better.
+        (("upgrade", "--bind", "users"), "default and users"),
+        (("upgrade", "--bind", "default", "--bind", "audit"), "default and users"),
+        (("stamp", "--bind", "audit", "head"), "default and audit"),
+    ],
+)
 def test_databases_that_are_one(
     command: tuple[str, ...],
+    named: str,
     copy_app: Callable[[str], Path],
     postgres15: Postgres,
     launch: Launcher,
@@ -212,7 +223,7 @@ def test_databases_that_are_one(
     env = dict.fromkeys(variables, database.url())
     result = launch(copy_app("multidb"), "db", *command, env=env)
     assert result.returncode == result.last["exit_code"] == 3
-    assert "default and users and audit are one" in result.last["error"]["message"]
+    assert f"{named} are one" in result.last["error"]["message"]
     postgres15.drop_database(database.name)
 
 
@@ -228,6 +239,10 @@ def test_binds_that_differ_by_their_schema(
         "USERS_DATABASE_URL": f"{database.url()}?options=-csearch_path%3Dusers",
         "AUDIT_DATABASE_URL": f"{database.url()}?options=-csearch_path%3Daudit",
     }
-    result = launch(copy_app("multidb"), "db", "upgrade", env=env)
+    app = copy_app("multidb")
+    result = launch(app, "db", "upgrade", "--bind", "users", env=env)
+    assert result.returncode == 0, result.stderr
+    assert [step.split(":")[0] for step in result.last["to"]] == ["users"]
+    result = launch(app, "db", "upgrade", env=env)
     assert result.returncode == 0, result.stderr
     postgres15.drop_database(database.name)

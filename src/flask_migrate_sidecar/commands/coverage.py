@@ -9,6 +9,7 @@ from flask_migrate_sidecar.application.migrations_only import MIGRATIONS_ONLY
 from flask_migrate_sidecar.application.subcommand import Subcommand
 from flask_migrate_sidecar.database.connect import Database
 from flask_migrate_sidecar.database.dialect import find_dialect
+from flask_migrate_sidecar.database.url import place
 from flask_migrate_sidecar.errors import ConfigurationError
 from flask_migrate_sidecar.history.environment import Readings
 from flask_migrate_sidecar.history.failure import explained
@@ -58,10 +59,10 @@ def require_version_table(session: Session, found: Readings) -> None:
     if session.application.source != MIGRATIONS_ONLY or settings.version_table is not None:
         return
     known = {name for p in found for name in (p.table, f"{p.schema}.{p.table}")}
-    empty = {place.database: place for place, revisions in found.items() if not revisions}
+    empty = {here.database: here for here, revisions in found.items() if not revisions}
     for database in session.lasting:
-        place = empty.get(database.name)
-        if place is None:
+        here = empty.get(database.name)
+        if here is None:
             continue
         dialect = find_dialect(database.url.get_backend_name())
         engine = database.engine(connect_timeout=settings.connect_timeout)
@@ -69,12 +70,12 @@ def require_version_table(session: Session, found: Readings) -> None:
             others = [n for n in dialect.find_version_tables(connection) if n not in known]
         if others:
             raise ConfigurationError(
-                f"the database {place.database} has no revision in {place.table}, but a table of "
+                f"the database {here.database} has no revision in {here.table}, but a table of "
                 f"that form called {', '.join(others)}",
                 hint=f"--version-table {others[0]}, if the application says Migrate(..., "
-                f"version_table={others[0].rpartition('.')[2]!r}); --version-table {place.table}, "
+                f"version_table={others[0].rpartition('.')[2]!r}); --version-table {here.table}, "
                 "if it is somebody else's",
-                database=place.database,
+                database=here.database,
                 tables=others,
             )
 
@@ -87,7 +88,7 @@ def list_managed(databases: Sequence[Database], found: Readings | None) -> Seque
         found: the version tables that `env.py` came to; where it came to none, or could not be
             read, it may come to any of them.
     """
-    names = {place.database for place in found or ()}
+    names = {here.database for here in found or ()}
     return [database for database in databases if database.name in names] or databases
 
 
@@ -98,7 +99,7 @@ def warn_of_unmanaged(databases: Sequence[Database], found: Readings) -> None:
         databases: those that the command is about.
         found: the version tables that `env.py` came to.
     """
-    managed = {place.database for place in found}
+    managed = {here.database for here in found}
     names = [database.name for database in databases if database.name not in managed]
     if names:
         logger.warning(
@@ -119,15 +120,53 @@ def require_distinct(session: Session, databases: Sequence[str]) -> None:
     Raises:
         ConfigurationError: some of those under one lock have not.
     """
-    places = [place for place in session.environments.places if place.database in databases]
-    tables = {place._replace(database="") for place in places}
-    migrated = [name for name in databases if name in {place.database for place in places}]
+    places = [here for here in session.environments.places if here.database in databases]
+    tables = {here._replace(database="") for here in places}
+    migrated = [name for name in databases if name in {here.database for here in places}]
     if len(migrated) > 1 and len(tables) < len(places):
-        raise ConfigurationError(
-            f"the databases {' and '.join(migrated)} are one, and have one version table",
-            hint="give each a database of its own, or keep their tables under one of the names",
-            databases=migrated,
-        )
+        raise _are_one(migrated)
+
+
+def list_twins(databases: Sequence[Database], binds: Sequence[str]) -> list[str]:
+    """List the databases that are in the place of one that `--bind` names, and are not named.
+
+    Args:
+        databases: all that outlast the process.
+        binds: the names.
+    """
+    named = {_locate(database) for database in databases if database.name in binds}
+    return [d.name for d in databases if d.name not in binds and _locate(d) in named]
+
+
+def _locate(database: Database) -> tuple[str | None, ...]:
+    url = database.url
+    backend = url.get_backend_name()
+    return backend, place(url), None if backend == "sqlite" else url.database
+
+
+def _require_no_twin(session: Session, found: Readings, subcommand: Subcommand) -> None:
+    """Want what `--bind` names not to share its version table with what it leaves out.
+
+    Raises:
+        ConfigurationError: the second of the two would find what the first has done.
+    """
+    locations = {database.name: _locate(database) for database in session.databases}
+    tables: dict[Any, str] = {}
+    for here in found:
+        table = locations.get(here.database), here._replace(database="")
+        other = tables.setdefault(table, here.database)
+        if other != here.database and subcommand.selects(other) != subcommand.selects(
+            here.database
+        ):
+            raise _are_one([other, here.database])
+
+
+def _are_one(names: Sequence[str]) -> ConfigurationError:
+    return ConfigurationError(
+        f"the databases {' and '.join(names)} are one, and have one version table",
+        hint="give each a database of its own, or keep their tables under one of the names",
+        databases=names,
+    )
 
 
 def read_selected(
@@ -151,6 +190,7 @@ def read_selected(
         patience or session.patience,
         **options,
     )
-    require_managed(session, {place.database for place in found}, subcommand.binds)
+    require_managed(session, {here.database for here in found}, subcommand.binds)
     require_version_table(session, found)
-    return {place: held for place, held in found.items() if subcommand.selects(place.database)}
+    _require_no_twin(session, found, subcommand)
+    return {here: held for here, held in found.items() if subcommand.selects(here.database)}
