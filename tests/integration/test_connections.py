@@ -8,7 +8,7 @@ from sqlalchemy import NullPool, create_engine, inspect, make_url
 from conftest import RunCommand
 from racing import write_app
 from servers import DRIVERS, Database, Server, render_url
-from sidecar_runs import events, read_log
+from sidecar_runs import events, prepend, read_log
 
 # The password is not in the URL that the application's settings have; GIVEN stands for it.
 TOKEN = """\
@@ -175,3 +175,85 @@ def test_migrating_connection_says_whose_it_is(
     result = launch(app, "db", "upgrade", env={"DATABASE_URL": url, "POD_NAME": "web-0", **env})
     assert result.returncode == 0, result.stderr
     assert f"called {name}" in result.stderr
+
+
+# What is run for each connection, in app.py or in env.py.
+LISTENER = """\
+from sqlalchemy import Engine, event
+
+
+@event.listens_for(Engine, "connect")
+def prepare(connection, record):
+    {body}
+
+
+"""
+RAISES = {
+    "KeyError": "raise KeyError('TOKEN')",
+    "SystemExit": "raise SystemExit(0)",
+    "SyntaxError": "connection.cursor().execute('PRAGMA foreign_keys = ON')",
+}
+
+
+@pytest.mark.parametrize("raised", RAISES)
+@pytest.mark.parametrize("file", ["app.py", "migrations/env.py"])
+def test_listener_that_raises(
+    file: str, raised: str, postgres: Server, tmp_path: Path, launch: RunCommand
+) -> None:
+    """It is not the server that is to be looked at, and not the lock, but a line of the code."""
+    app = write_app(tmp_path / "app", [])
+    prepend(app / file, LISTENER.format(body=RAISES[raised]))
+    env = {"DATABASE_URL": postgres.create_database().url(), "MIGRATE_REFUSED_GRACE": "0"}
+    result = launch(app, "db", "upgrade", env=env)
+    last = read_log(result.stderr)[-1]
+    assert result.returncode == last["exit_code"] == 4, last
+    assert f"application's code raised while a connection was made: {raised}" in result.stderr
+    assert last["where"] == f"{file}:6"
+    assert "listener" in last["hint"]
+
+
+CREATORS = {
+    "its own": ("raise KeyError('TOKEN')", 4, "KeyError"),
+    "what it does not reach": ("raise ConnectionError('no tokens today')", 5, "no tokens today"),
+    "that of the server": (
+        "return other.dialect.loaded_dbapi.connect(*plain, **{**named, 'password': 'no'})",
+        6,
+        "assword",
+    ),
+    "that of the driver": (
+        "return other.dialect.loaded_dbapi.connect(*plain, **named, no_such_argument=1)",
+        4,
+        "no_such_argument",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", CREATORS)
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2", "pymysql"])
+def test_creator_that_raises(
+    driver: str, fault: str, database: Database, tmp_path: Path, launch: RunCommand
+) -> None:
+    """An error of the creator's is told from what the server says to it."""
+    body, code, said = CREATORS[fault]
+    app = write_app(tmp_path / "app", [])
+    source = (app / "app.py").read_text()
+    lines = CREATOR.replace(
+        "        return other.dialect.loaded_dbapi.connect(*plain, **named)\n", f"        {body}\n"
+    )
+    assert lines != CREATOR
+    (app / "app.py").write_text(source.replace("    db.init_app(app)\n", lines))
+    url = database.url(driver)
+    env = {
+        "DATABASE_URL": url,
+        "GIVEN": str(make_url(url).password),
+        "MIGRATE_REFUSED_GRACE": "0",
+        "MIGRATE_WAIT_TIMEOUT": "0",
+    }
+    result = launch(app, "db", "upgrade", env=env)
+    last = read_log(result.stderr)[-1]
+    assert result.returncode == last["exit_code"] == code, last
+    assert said in last["error"]["message"]
+    assert ("listener or a creator" in last["hint"]) == (code != 6)
+    status = launch(app, "status", env=env)
+    assert status.returncode == code
+    assert '"state": "unreachable"' in status.stdout

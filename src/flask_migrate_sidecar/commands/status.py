@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from flask_migrate_sidecar.database.connect import Database
 from flask_migrate_sidecar.database.url import is_memory
-from flask_migrate_sidecar.errors import RefusedError, SidecarError, UnavailableError
+from flask_migrate_sidecar.errors import (
+    AppError,
+    RefusedError,
+    SidecarError,
+    UnavailableError,
+)
 from flask_migrate_sidecar.history.environment import Readings, label_place
 from flask_migrate_sidecar.history.failure import explained
 from flask_migrate_sidecar.history.position import describe_position
@@ -69,7 +74,7 @@ def _reach(session: Session) -> tuple[list[str], SidecarError | None]:
         try:
             session.wait([database], writes=False, timeout=0)
             reached.append(database.name)
-        except (UnavailableError, RefusedError) as error:
+        except (UnavailableError, RefusedError, AppError) as error:
             failure = error
     return reached, failure
 

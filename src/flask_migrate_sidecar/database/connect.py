@@ -9,11 +9,12 @@ from functools import partial
 from typing import Any, Final, Self
 from weakref import WeakSet
 
-from sqlalchemy import URL, Engine, NullPool, create_engine, event
+from sqlalchemy import URL, Engine, create_engine, event
 
 from .dialect import find_dialect
 from .driver import sync_url
 from .keepalive import keep_alive
+from .own_code import OurPool
 from .passwords import learn_parameters, learn_password, learn_refused, note_parameters
 
 DEFAULT: Final = "default"
@@ -138,7 +139,7 @@ class Database:
             options["creator"] = partial(_borrow, self.source, amend)
         else:
             options["connect_args"] = dict(self.connect_args)
-        engine = create_engine(self.url, poolclass=NullPool, **options)
+        engine = create_engine(self.url, poolclass=OurPool, **options)
         event.listen(engine, "do_connect", lambda _dialect, _record, _args, given: amend(given))
         _ours.add(engine.dialect)
         return engine

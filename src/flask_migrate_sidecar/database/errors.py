@@ -118,14 +118,14 @@ def diagnose(
     if is_lost:
         # A server may say why it ended the session.
         cause = IDLE if find_cause(error) is IDLE else LOST
-        return Diagnosis(cause, cause.revision, _first_line(error), cause.advice)
+        return Diagnosis(cause, cause.revision, first_line(error), cause.advice)
     if isinstance(error, UnusableError):
         return error.diagnosis
     cause = find_cause(error)
     if moment is Moment.REVISION:
         # Text tells nothing of an error that no driver raised.
-        cause = cause if _is_driver_error(error) else UNKNOWN
-        return Diagnosis(cause, cause.revision, _first_line(error), cause.advice)
+        cause = cause if is_driver_error(error) else UNKNOWN
+        return Diagnosis(cause, cause.revision, first_line(error), cause.advice)
     verdict, lasting = cause.login, bool(_families(error) & _LASTING)
     if moment is Moment.LOCK and cause.revision is Verdict.FAILED:
         # What a lock asks for is right, so an answer that does not pass is one to its rights.
@@ -137,7 +137,7 @@ def diagnose(
 
 def find_cause(error: BaseException) -> Cause:
     """Look up what is wrong by the code that a driver's exception carries, else by its text."""
-    ours = _find_misfit(error)
+    ours = find_misfit(error)
     if ours is not None:
         return ours
     if isinstance(error, sqlite3.Error):
@@ -152,7 +152,7 @@ def find_cause(error: BaseException) -> Cause:
     return found or (UNKNOWN if state else _match_attempts(str(error))[0])
 
 
-def _find_misfit(error: BaseException) -> Cause | None:
+def find_misfit(error: BaseException) -> Cause | None:
     """Tell what a driver raises before it asks a server."""
     if isinstance(error, TypeError):
         return ARGUMENTS  # the driver takes no such argument
@@ -175,7 +175,7 @@ def find_driver_error(error: BaseException) -> BaseException | None:
     for link in chain(error):
         if isinstance(link, DBAPIError) and link.orig is not None:
             return link.orig
-        if _is_driver_error(link):
+        if is_driver_error(link):
             return link
     return None
 
@@ -256,20 +256,21 @@ def _say(error: BaseException, url: URL | None) -> str:
     return f"{reason} ({number})" if number is not None else reason
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Give the beginning of an error's text, without the statement that SQLAlchemy adds."""
     return (describe(error).strip().splitlines() or [""])[0]
 
 
 def _is_lost(error: BaseException) -> bool:
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
-    return _is_driver_error(error) and find_cause(error) is LOST
+    return is_driver_error(error) and find_cause(error) is LOST
 
 
 def _root(error: BaseException) -> BaseException:
     """Find what the driver raised under what SQLAlchemy and the application made of it."""
     links = list(chain(error))
-    found = [e for e in links if isinstance(e, UnusableError) or _is_driver_error(e)]
+    found = [e for e in links if isinstance(e, UnusableError) or is_driver_error(e)]
     return (found or links)[0]
 
 
@@ -278,7 +279,8 @@ def _families(error: BaseException) -> set[str]:
     return {kind.__name__ for kind in type(error).__mro__}
 
 
-def _is_driver_error(error: BaseException) -> bool:
+def is_driver_error(error: BaseException) -> bool:
+    """Tell whether a driver raised it, and not SQLAlchemy or somebody else."""
     return not isinstance(error, DBAPIError) and bool(_families(error) & _DRIVER_FAMILIES)
 
 
@@ -293,6 +295,6 @@ def _number(error: BaseException) -> int | None:
 
     PyMySQL 1.2 and later have an SQLSTATE beside it, which tells less.
     """
-    if not _is_driver_error(error) or len(error.args) < 2:  # noqa: PLR2004
+    if not is_driver_error(error) or len(error.args) < 2:  # noqa: PLR2004
         return None
     return error.args[0] if isinstance(error.args[0], int) else None

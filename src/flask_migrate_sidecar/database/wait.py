@@ -7,16 +7,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from flask_migrate_sidecar.errors import ConfigurationError, RefusedError, UnavailableError
+from flask_migrate_sidecar.errors import (
+    AppError,
+    ConfigurationError,
+    SidecarError,
+    UnavailableError,
+)
 from flask_migrate_sidecar.log.logger import get_logger
 
 from .backoff import SHORTEST_PAUSE, next_pause
-from .causes import STARTING, Verdict
+from .causes import STARTING, UNKNOWN, Verdict
 from .connect import Database
 from .errors import Diagnosis, diagnose, make_error
 from .probe import Attempt, NoAnswerError, make_probe
 
 logger: Final = get_logger(__name__)
+
+Fault = AppError | UnavailableError
 
 # Servers count failed logins, and some lock the account (MySQL's FAILED_LOGIN_ATTEMPTS).
 _SHORTEST_REFUSED_PAUSE: Final = 0.5
@@ -54,6 +61,7 @@ def wait_for_databases(
     Raises:
         UnavailableError: one was not ready at the deadline.
         RefusedError: one refused for the grace, or at the deadline.
+        AppError: the application's own code would not let it be reached, as long.
     """
     clock = Clock(timeout, connect_timeout, refused_grace)
     visits = [
@@ -86,6 +94,8 @@ class Visit:
     reason: str = ""
     refused_since: float | None = None
     attempt: Attempt | None = None
+    # What the application's own code has raised.
+    fault: Fault | None = None
     reported: float = 0.0
     unreported: int = 0
 
@@ -106,6 +116,10 @@ class Visit:
             return None
         except ConfigurationError:
             raise  # of our own making: a driver's error is none of ours
+        except (AppError, UnavailableError) as error:
+            verdict = Verdict.REFUSED if isinstance(error, AppError) else Verdict.NOT_READY
+            self._note(Diagnosis(UNKNOWN, verdict, str(error), error.hint or ""), clock, error)
+            return None
         except Exception as error:
             self._note(diagnose(error, self.database.url), clock)
             if self.found is not None and self.found.verdict is Verdict.MISFIT:
@@ -116,8 +130,14 @@ class Visit:
         logger.info("database.ready", database=name, elapsed=elapsed, server_version=version)
         return version
 
-    def error(self, clock: Clock) -> UnavailableError | RefusedError | ConfigurationError:
+    def error(self, clock: Clock) -> SidecarError:
         """Make the error that ends the wait on account of this database."""
+        if (
+            self.fault is not None
+            and self.found is not None
+            and str(self.fault) == self.found.reason
+        ):
+            return self.fault
         if self.found is None:
             reason = "there was no time to try"
             self.found = Diagnosis(STARTING, Verdict.NOT_READY, reason, "wait longer")
@@ -137,13 +157,14 @@ class Visit:
             raise
         return version
 
-    def _note(self, found: Diagnosis, clock: Clock) -> None:
+    def _note(self, found: Diagnosis, clock: Clock, fault: Fault | None = None) -> None:
         news = self.reason != found.reason
         self.reason = found.reason
         # Silence does not take a refusal back: PgBouncer keeps clients waiting for 15 s after a
         # server has refused it (server_login_retry), and then repeats the refusal.
         if self.refused_since is None or not found.is_silence:
             self._judge(found)
+            self.fault = fault
         self.due = clock.next_try(self)
         self.unreported += 1
         if news or time.monotonic() - self.reported >= _SUMMARY_PERIOD:
