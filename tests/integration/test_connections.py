@@ -182,8 +182,8 @@ LISTENER = """\
 from sqlalchemy import Engine, event
 
 
-@event.listens_for(Engine, "connect")
-def prepare(connection, record):
+@event.listens_for(Engine, "{moment}")
+def prepare(connection, *_):
     {body}
 
 
@@ -195,19 +195,22 @@ RAISES = {
 }
 
 
-@pytest.mark.parametrize("raised", RAISES)
+@pytest.mark.parametrize(
+    ("moment", "raised"),
+    [*(("connect", name) for name in RAISES), ("before_cursor_execute", "KeyError")],
+)
 @pytest.mark.parametrize("file", ["app.py", "migrations/env.py"])
 def test_listener_that_raises(
-    file: str, raised: str, postgres: Server, tmp_path: Path, launch: RunCommand
+    file: str, moment: str, raised: str, postgres: Server, tmp_path: Path, launch: RunCommand
 ) -> None:
     """It is not the server that is to be looked at, and not the lock, but a line of the code."""
     app = write_app(tmp_path / "app", [])
-    prepend(app / file, LISTENER.format(body=RAISES[raised]))
+    prepend(app / file, LISTENER.format(moment=moment, body=RAISES[raised]))
     env = {"DATABASE_URL": postgres.create_database().url(), "MIGRATE_REFUSED_GRACE": "0"}
     result = launch(app, "db", "upgrade", env=env)
     last = read_log(result.stderr)[-1]
     assert result.returncode == last["exit_code"] == 4, last
-    assert f"application's code raised while a connection was made: {raised}" in result.stderr
+    assert f"a connection was made or used: {raised}" in last["error"]["message"]
     assert last["where"] == f"{file}:6"
     assert "listener" in last["hint"]
 

@@ -13,7 +13,7 @@ from flask_migrate_sidecar.database.connect import Database
 from flask_migrate_sidecar.database.dialect import find_dialect
 from flask_migrate_sidecar.database.driver import parse_url, sync_url
 from flask_migrate_sidecar.database.url import is_memory, sqlite_path
-from flask_migrate_sidecar.errors import ConfigurationError
+from flask_migrate_sidecar.errors import AppError, ConfigurationError
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql"])
@@ -230,6 +230,6 @@ def _connect_arguments(database: Database) -> dict[str, object]:
         seen.update(arguments)
         raise SeenError
 
-    with pytest.raises(SeenError):
+    with pytest.raises(AppError, match="SeenError"):
         engine.connect()
     return seen

@@ -124,7 +124,7 @@ def diagnose(
     cause = find_cause(error)
     if moment is Moment.REVISION:
         # Text tells nothing of an error that no driver raised.
-        cause = cause if is_driver_error(error) else UNKNOWN
+        cause = cause if _is_driver_error(error) else UNKNOWN
         return Diagnosis(cause, cause.revision, first_line(error), cause.advice)
     verdict, lasting = cause.login, bool(_families(error) & _LASTING)
     if moment is Moment.LOCK and cause.revision is Verdict.FAILED:
@@ -175,7 +175,7 @@ def find_driver_error(error: BaseException) -> BaseException | None:
     for link in chain(error):
         if isinstance(link, DBAPIError) and link.orig is not None:
             return link.orig
-        if is_driver_error(link):
+        if _is_driver_error(link):
             return link
     return None
 
@@ -264,13 +264,13 @@ def first_line(error: BaseException) -> str:
 def _is_lost(error: BaseException) -> bool:
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
-    return is_driver_error(error) and find_cause(error) is LOST
+    return _is_driver_error(error) and find_cause(error) is LOST
 
 
 def _root(error: BaseException) -> BaseException:
     """Find what the driver raised under what SQLAlchemy and the application made of it."""
     links = list(chain(error))
-    found = [e for e in links if isinstance(e, UnusableError) or is_driver_error(e)]
+    found = [e for e in links if isinstance(e, UnusableError) or _is_driver_error(e)]
     return (found or links)[0]
 
 
@@ -279,8 +279,7 @@ def _families(error: BaseException) -> set[str]:
     return {kind.__name__ for kind in type(error).__mro__}
 
 
-def is_driver_error(error: BaseException) -> bool:
-    """Tell whether a driver raised it, and not SQLAlchemy or somebody else."""
+def _is_driver_error(error: BaseException) -> bool:
     return not isinstance(error, DBAPIError) and bool(_families(error) & _DRIVER_FAMILIES)
 
 
@@ -295,6 +294,6 @@ def _number(error: BaseException) -> int | None:
 
     PyMySQL 1.2 and later have an SQLSTATE beside it, which tells less.
     """
-    if not is_driver_error(error) or len(error.args) < 2:  # noqa: PLR2004
+    if not _is_driver_error(error) or len(error.args) < 2:  # noqa: PLR2004
         return None
     return error.args[0] if isinstance(error.args[0], int) else None

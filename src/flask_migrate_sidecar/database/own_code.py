@@ -14,12 +14,12 @@ from flask_migrate_sidecar.errors import AppError, SidecarError, UnavailableErro
 from flask_migrate_sidecar.log.origin import describe_origin
 
 from .causes import NO_FILE, NO_PACKAGE
-from .errors import UnusableError, find_misfit, first_line, is_driver_error, is_limit_of_process
+from .errors import UnusableError, find_driver_error, find_misfit, first_line, is_limit_of_process
 
 # What a server answers to a statement, and no login can end with (PEP 249).
 _OF_STATEMENTS: Final = ("ProgrammingError", "DataError", "IntegrityError", "NotSupportedError")
 _HINT: Final = (
-    "a listener or a creator of the application's, or of env.py, runs for each connection: mend "
+    "a listener or a creator of the application's, or of env.py, runs for every connection: mend "
     "it, or what it needs; one that fits a single kind of database has to look which it is"
 )
 
@@ -52,14 +52,15 @@ def find_fault(error: BaseException) -> AppError | UnavailableError | None:
         return None
     if is_limit_of_process(error) or find_misfit(error) in (NO_FILE, NO_PACKAGE):
         return None
-    if is_driver_error(error) and not _is_of_statement(error):
+    answer = find_driver_error(error)
+    if answer is not None and not _is_of_statement(answer):
         return None
     origin = describe_origin(error)
     if "where" not in origin:
         return None
     kind = UnavailableError if isinstance(error, OSError) else AppError
     return kind(
-        "the application's code raised while a connection was made: "
+        "the application's code raised where a connection was made or used: "
         f"{type(error).__name__}: {first_line(error)}",
         hint=_HINT,
         **origin,

@@ -19,6 +19,7 @@ from .backoff import SHORTEST_PAUSE, next_pause
 from .causes import STARTING, UNKNOWN, Verdict
 from .connect import Database
 from .errors import Diagnosis, diagnose, make_error
+from .own_code import find_fault
 from .probe import Attempt, NoAnswerError, make_probe
 
 logger: Final = get_logger(__name__)
@@ -116,11 +117,13 @@ class Visit:
             return None
         except ConfigurationError:
             raise  # of our own making: a driver's error is none of ours
-        except (AppError, UnavailableError) as error:
-            verdict = Verdict.REFUSED if isinstance(error, AppError) else Verdict.NOT_READY
-            self._note(Diagnosis(UNKNOWN, verdict, str(error), error.hint or ""), clock, error)
-            return None
         except Exception as error:
+            fault = find_fault(error) or error
+            if isinstance(fault, (AppError, UnavailableError)):
+                verdict = Verdict.REFUSED if isinstance(fault, AppError) else Verdict.NOT_READY
+                found = Diagnosis(UNKNOWN, verdict, str(fault), fault.hint or "")
+                self._note(found, clock, fault)
+                return None
             self._note(diagnose(error, self.database.url), clock)
             if self.found is not None and self.found.verdict is Verdict.MISFIT:
                 raise self.error(clock) from error

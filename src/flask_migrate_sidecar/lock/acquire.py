@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Final
 from uuid import uuid4
 
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError
 
 from flask_migrate_sidecar.database.backoff import next_pause
 from flask_migrate_sidecar.errors import UnavailableError
@@ -161,7 +161,7 @@ def _release(choice: Choice) -> bool:
     """Give the lock back; where that fails, its end of the connection or its lease expires."""
     try:
         choice.lock.release()
-    except (SQLAlchemyError, OSError) as error:
+    except Exception as error:  # noqa: BLE001 - a listener of the application's may raise anything
         logger.warning("lock.release_failed", reason=str(error), **choice.fields())
         return False
     return True

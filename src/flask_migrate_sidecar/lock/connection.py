@@ -65,7 +65,7 @@ class ConnectedLock(Lock):
             self._connection = self._engine.connect()
         try:
             return use(self._connection)
-        except SQLAlchemyError:
+        except Exception:
             self._close()
             raise
 

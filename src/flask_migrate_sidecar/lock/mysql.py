@@ -47,7 +47,7 @@ class MysqlLock(ConnectedLock):
     def release(self) -> None:
         """Free the name, then close."""
         if self._connection is not None:
-            with suppress(SQLAlchemyError):
+            with suppress(Exception):
                 self._ask(self._connection, "RELEASE_LOCK(:name)")
         self._close()
 

@@ -86,7 +86,7 @@ class PostgresLock(ConnectedLock):
     def release(self) -> None:
         """End the transaction: a pooler can then give its connection to another client."""
         if self._connection is not None:
-            with suppress(SQLAlchemyError):
+            with suppress(Exception):
                 self._connection.exec_driver_sql("ROLLBACK")
         self._close()
 

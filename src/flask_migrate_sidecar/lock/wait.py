@@ -10,6 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from flask_migrate_sidecar.database.backoff import next_pause
 from flask_migrate_sidecar.database.causes import LACKING, Verdict
 from flask_migrate_sidecar.database.errors import Moment, diagnose
+from flask_migrate_sidecar.database.own_code import find_fault
 from flask_migrate_sidecar.errors import (
     ConfigurationError,
     LockedError,
@@ -77,6 +78,12 @@ class Wait:
             if not isinstance(problem, UnavailableError):
                 raise problem from error
             return problem
+        except Exception as error:
+            # A listener of the application's sees the statements of a lock as well.
+            fault = find_fault(error)
+            if fault is None:
+                raise
+            raise fault from error
 
     def _report(self, problem: LockedError | UnavailableError) -> None:
         """Say who is in the way: at first, when that changes, and once per heartbeat."""
