@@ -209,6 +209,7 @@ def tables_of(app: Path) -> set[str]:
         (("upgrade", "--bind", "default", "--bind", "audit"), "default and users"),
         (("stamp", "--bind", "audit", "head"), "default and audit"),
     ],
+    ids=["upgrade", "stamp", "one", "two", "stamp one"],
 )
 def test_databases_that_are_one(
     command: tuple[str, ...],
