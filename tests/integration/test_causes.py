@@ -13,7 +13,7 @@ from sqlalchemy import NullPool, create_engine, inspect, make_url, text
 
 from conftest import RunCommand, serve
 from following import FollowedRun
-from racing import write_app
+from racing import read_runs, write_app
 from servers import (
     DRIVERS,
     USER,
@@ -637,3 +637,23 @@ def test_branches_that_depend_on_each_other(tmp_path: Path, launch: RunCommand) 
     status = launch(app, "status", env=env)
     assert isinstance(status, Result)
     assert status.returncode == 0, status.last
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_child_that_leaves_a_revision_beside_a_server(
+    driver: str, database: Database, tmp_path: Path, launch: RunCommand
+) -> None:
+    """The connection is the parent's: a child that ends does not end its transaction."""
+    body = """\
+    import os, sys
+    op.execute("INSERT INTO ran VALUES ('child', 'up')")
+    child = os.fork()
+    if not child:
+        sys.exit(3)
+    os.waitpid(child, 0)
+"""
+    app = write_app(tmp_path / "app", [body])
+    result = launch(app, "db", "upgrade", env={"DATABASE_URL": database.url(driver)})
+    assert isinstance(result, Result)
+    assert result.returncode == 0, result.last
+    assert read_runs(database.url()) == [("child", "up"), ("r1", "up"), ("r2", "up")]

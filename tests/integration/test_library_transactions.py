@@ -293,6 +293,20 @@ BY_ITSELF = {
 }
 
 
+# Of several databases `env.py` holds the transactions itself, which Alembic's block cannot end.
+OF_ONE = [name for name in ENVIRONMENTS if not name.startswith("several")]
+
+
+@pytest.mark.parametrize("name", OF_ONE)
+def test_autocommit_block_with_any_environment(name: str, tmp_path: Path) -> None:
+    """Alembic's block ends the transaction that is there: one that `env.py` has begun, or ours."""
+    bodies = [CASCADING + ROWS, BY_ITSELF["autocommit block"]]
+    folder = write_app(tmp_path, bodies, environment=ENVIRONMENTS[name])
+    upgrade(folder)
+    assert revisions_of(folder / "main.db") == ["r2"]
+    assert count(folder / "main.db", "midway") == 0
+
+
 @pytest.mark.parametrize("name", BY_ITSELF)
 def test_revision_that_commits_by_itself(name: str, tmp_path: Path) -> None:
     """What a revision makes final itself is so, and what it does behind that is rolled back."""

@@ -132,6 +132,13 @@ POOL = """\
 """
 
 
+KEPT = """\
+    db.init_app(app)
+    with app.app_context():
+        app.config["KEPT"] = db.engine.connect()
+"""
+
+
 @pytest.mark.parametrize("kind", ["session", "named"])
 def test_lock_that_nobody_gives_back(
     kind: str, postgres: Postgres, mariadb: MariaDB, tmp_path: Path, launch: RunCommand
@@ -198,14 +205,22 @@ def test_version_table_that_stays_locked(
 def test_limit_of_a_look_is_not_the_migration_s(
     mariadb: MariaDB, tmp_path: Path, launch: RunCommand
 ) -> None:
-    """What a look sets on a connection of the application's does not stay there."""
+    """What a look sets on a connection that `env.py` keeps does not stay there."""
     body = """\
     said = op.get_bind().exec_driver_sql("SELECT @@lock_wait_timeout").scalar()
     op.execute(f"INSERT INTO ran (revision, direction) VALUES ('{said}', 'said')")
 """
     app = write_app(tmp_path / "app", [body])
     source = (app / "app.py").read_text()
-    (app / "app.py").write_text(source.replace("    db.init_app(app)\n", POOL))
+    (app / "app.py").write_text(source.replace("    db.init_app(app)\n", KEPT))
+    env = app / "migrations" / "env.py"
+    text = env.read_text()
+    assert "get_engine().connect()" in text
+    env.write_text(
+        "from contextlib import nullcontext\n"
+        + text.replace("get_engine().connect()", "nullcontext(current_app.config['KEPT'])")
+        + "\ncurrent_app.config['KEPT'].commit()\n"
+    )
     database = mariadb.create_database()
     own = make_url(database.url()).update_query_dict(
         {"init_command": "SET SESSION lock_wait_timeout = 77"}

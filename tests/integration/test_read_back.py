@@ -8,7 +8,7 @@ from sqlalchemy import NullPool, create_engine, inspect
 
 from app_code import write_app
 from conftest import Run
-from sidecar_runs import Launcher
+from sidecar_runs import Launcher, append
 
 STATEMENT = "connection.exec_driver_sql('SELECT 1')"
 COMMITTED = f"{STATEMENT}; connection.commit()"
@@ -99,6 +99,30 @@ def test_transaction_that_is_committed(
     result = launch(app, "db", *command.split(), env={"DATABASE_URL": database_url})
     assert result.returncode == 0
     assert has_version(database_url)
+
+
+@pytest.mark.parametrize("is_committed", [True, False])
+def test_connection_that_env_py_keeps(
+    is_committed: bool, database_url: str, app: Path, launch: Launcher
+) -> None:
+    """On a connection that the application holds open all looks well that nobody else will see."""
+    append(app / "app.py", "\nwith app.app_context():\n    KEPT = db.engine.connect()\n")
+    file = app / "migrations" / "env.py"
+    text = file.read_text()
+    before = "    with get_engine().connect() as connection:\n"
+    assert text.count(before) == 1
+    kept = f"    import app\n    connection = app.KEPT\n    {STATEMENT}\n    if True:\n"
+    text = text.replace(before, kept)
+    if is_committed:
+        run = "            context.run_migrations()\n"
+        start = text.rindex(run) + len(run)
+        text = f"{text[:start]}        connection.commit()\n{text[start:]}"
+    file.write_text(text)
+    result = launch(app, "db", "upgrade", env={"DATABASE_URL": database_url})
+    assert result.returncode == (0 if is_committed else 8), result.last
+    assert has_version(database_url) is is_committed
+    if not is_committed:
+        assert "hat ran was not committed" in result.last["error"]["message"]
 
 
 def test_downgrade_that_nobody_commits(database_url: str, app: Path, launch: Launcher) -> None:

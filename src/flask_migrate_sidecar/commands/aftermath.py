@@ -105,16 +105,17 @@ def _read_places(
     progress: Progress,
     patience: Patience | None = None,
 ) -> Readings:
-    """Read what the databases hold, in the places too that `env.py` does not come to again.
+    """Read what the databases hold, where the run has been on connections of our own.
 
-    It may take only the tenants that are not up to date yet, or one that was dropped since.
+    `env.py` may keep one, on which it sees what it has not committed; and it may take only the
+    tenants that are not up to date yet, or one that was dropped since.
     """
     readings = dict(read_selected(session, subcommand, repository, script, patience))
     running = [progress.running.place] if progress.running is not None else []
     for place in {*progress.after, *(step.place for step in progress.applied), *running}:
         database = next((d for d in session.lasting if d.name == place.database), None)
         # A server that only env.py knows cannot be asked without it.
-        if place in readings or place.server is not None or database is None:
+        if place.server is not None or database is None:
             continue
         engine = database.engine(connect_timeout=session.settings.connect_timeout)
         with engine.connect() as connection:

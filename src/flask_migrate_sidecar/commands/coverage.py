@@ -154,11 +154,9 @@ def _require_no_twin(session: Session, found: Readings, subcommand: Subcommand) 
     tables: dict[Any, str] = {}
     for here in found:
         table = locations.get(here.database), here._replace(database="")
-        other = tables.setdefault(table, here.database)
-        if other != here.database and subcommand.selects(other) != subcommand.selects(
-            here.database
-        ):
-            raise _are_one([other, here.database])
+        names = [tables.setdefault(table, here.database), here.database]
+        if len({subcommand.selects(name) for name in names}) > 1:
+            raise _are_one(names)
 
 
 def _are_one(names: Sequence[str]) -> ConfigurationError:
