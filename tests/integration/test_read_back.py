@@ -125,6 +125,23 @@ def test_connection_that_env_py_keeps(
         assert "hat ran was not committed" in result.last["error"]["message"]
 
 
+def test_file_of_a_creator(tmp_path: Path, app: Path, launch: Launcher) -> None:
+    """Where the application opens another file than its URL says, that one is looked at."""
+    source = (app / "app.py").read_text()
+    creator = (
+        "import sqlite3\napp.config['SQLALCHEMY_ENGINE_OPTIONS'] = "
+        f"{{'creator': lambda: sqlite3.connect({str(tmp_path / 'other.db')!r})}}\n"
+    )
+    made = "db.init_app(app)" if "db.init_app(app)" in source else "db = SQLAlchemy(app"
+    assert source.count(made) == 1
+    (app / "app.py").write_text(source.replace(made, creator + made))
+    told = f"sqlite:///{tmp_path / 'told.db'}"
+    result = launch(app, "db", "upgrade", env={"DATABASE_URL": told})
+    assert result.returncode == 0, result.last
+    assert has_version(f"sqlite:///{tmp_path / 'other.db'}")
+    assert not has_version(told)
+
+
 def test_downgrade_that_nobody_commits(database_url: str, app: Path, launch: Launcher) -> None:
     """The way back is looked at as well."""
     env = {"DATABASE_URL": database_url}

@@ -14,7 +14,7 @@ from flask_migrate_sidecar.application.subcommand import Subcommand
 from flask_migrate_sidecar.database.connect import Database
 from flask_migrate_sidecar.database.dialect import Dialect, find_dialect
 from flask_migrate_sidecar.errors import MigrationError, UnavailableError
-from flask_migrate_sidecar.history.environment import Readings, label, label_place
+from flask_migrate_sidecar.history.environment import Readings, find_file, label, label_place
 from flask_migrate_sidecar.history.failure import UNCOMMITTED, explained
 from flask_migrate_sidecar.history.outcome import find_outcome
 from flask_migrate_sidecar.history.progress import Progress, describe_place
@@ -119,7 +119,9 @@ def _read_places(
             continue
         engine = database.engine(connect_timeout=session.settings.connect_timeout)
         with engine.connect() as connection:
-            held = read_version_table(connection, place)
+            # A creator of the application's opens another file than its URL says.
+            is_there = find_file(connection) == session.environments.files.get(place.database)
+            held = read_version_table(connection, place) if is_there else None
         if held is not None:
             readings[place] = held
     return readings
