@@ -294,15 +294,12 @@ class Process:
         An application may start itself anew at its import, with other variables.
 
         Raises:
-            MigrationError: the command has begun.
+            RuntimeError: the command has begun; it is one of the line that asked for this.
         """
         if self.is_loaded:
-            from .errors import MigrationError
-
-            raise MigrationError(
-                f"the application's code called os.exec for {Path(program).name}, in the place of "
-                "this run",
-                hint="start it as a child: subprocess.run",
+            raise RuntimeError(
+                f"os.exec for {Path(program).name}, which would take the place of this run: start "
+                "it as a child, with subprocess.run"
             )
         with self.streams.handed_over():
             yield

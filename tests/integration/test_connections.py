@@ -99,8 +99,9 @@ def test_application_that_logs_in_by_itself(
 
 
 @pytest.mark.parametrize("driver", DRIVERS)
+@pytest.mark.parametrize("token", ["Zq77AbcXyz", "/Zq77AbcXyz"])
 def test_token_that_is_refused(
-    driver: str, database: Database, tmp_path: Path, launch: RunCommand
+    token: str, driver: str, database: Database, tmp_path: Path, launch: RunCommand
 ) -> None:
     """A password that only a listener knows is hidden where it does not let anybody in, too."""
     app = write_app(tmp_path / "app", [])
@@ -112,7 +113,7 @@ def test_token_that_is_refused(
     (app / "app.py").write_text("tokens = []\n" + source.replace("    db.init_app(app)\n", lines))
     env = {
         "DATABASE_URL": database.url(driver),
-        "GIVEN": "Zq77AbcXyz",
+        "GIVEN": token,
         "MIGRATE_REFUSED_GRACE": "1.5",
         "MIGRATE_WAIT_TIMEOUT": "20",
     }
@@ -257,6 +258,7 @@ def test_creator_that_raises(
     assert result.returncode == last["exit_code"] == code, last
     assert said in last["error"]["message"]
     assert ("listener or a creator" in last["hint"]) == (code != 6)
+    assert last["where"].startswith("app.py:")
     status = launch(app, "status", env=env)
     assert status.returncode == code
     assert '"state": "unreachable"' in status.stdout

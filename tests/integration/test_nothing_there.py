@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import make_url
 
 from app_code import drop_right_to_pass, write_app
 from conftest import clean_environment
-from servers import USER, Postgres
+from servers import USER, Postgres, render_url
 from sidecar_runs import Launcher, events
 
 # A gate that does not refuse waits until then.
@@ -225,6 +226,22 @@ def test_databases_that_are_one(
     result = launch(copy_app("multidb"), "db", *command, env=env)
     assert result.returncode == result.last["exit_code"] == 3
     assert f"{named} are one" in result.last["error"]["message"]
+    postgres15.drop_database(database.name)
+
+
+def test_bind_beside_one_that_nobody_asked_for(
+    copy_app: Callable[[str], Path], postgres15: Postgres, launch: Launcher
+) -> None:
+    """What `--bind` leaves out need not let anybody in, wherever it is."""
+    database = postgres15.create_database()
+    wrong = make_url(database.url()).set(username="nobody", password="wrong")
+    env = {
+        "DATABASE_URL": render_url(wrong),
+        "USERS_DATABASE_URL": database.url(),
+        "AUDIT_DATABASE_URL": render_url(wrong),
+    }
+    result = launch(copy_app("multidb"), "db", "upgrade", "--bind", "users", env=env)
+    assert result.returncode == 0, result.last
     postgres15.drop_database(database.name)
 
 

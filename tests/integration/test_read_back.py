@@ -8,6 +8,7 @@ from sqlalchemy import NullPool, create_engine, inspect
 
 from app_code import write_app
 from conftest import Run
+from servers import USER, Server
 from sidecar_runs import Launcher, append
 
 STATEMENT = "connection.exec_driver_sql('SELECT 1')"
@@ -125,21 +126,38 @@ def test_connection_that_env_py_keeps(
         assert "hat ran was not committed" in result.last["error"]["message"]
 
 
-def test_file_of_a_creator(tmp_path: Path, app: Path, launch: Launcher) -> None:
-    """Where the application opens another file than its URL says, that one is looked at."""
-    source = (app / "app.py").read_text()
-    creator = (
-        "import sqlite3\napp.config['SQLALCHEMY_ENGINE_OPTIONS'] = "
-        f"{{'creator': lambda: sqlite3.connect({str(tmp_path / 'other.db')!r})}}\n"
+# How else the tables are found, or the rights to read them had, than by a login alone.
+ELSEWHERE = {
+    "search path": "connection.exec_driver_sql('SET search_path = app, public')",
+    "role": (
+        "connection.exec_driver_sql('SET ROLE owner_of_app'); "
+        "connection.exec_driver_sql('SET search_path = app')"
+    ),
+}
+
+
+@pytest.mark.parametrize("how", ELSEWHERE)
+def test_version_table_that_a_login_does_not_find(
+    how: str, postgres: Server, app: Path, launch: Launcher
+) -> None:
+    """What `env.py` sets for its connection is set where the databases are read back."""
+    database = postgres.create_database()
+    env = {"DATABASE_URL": database.url()}
+    if how == "search path":
+        assert launch(app, "db", "stamp", "head", env=env).returncode == 0
+        assert launch(app, "db", "stamp", "base", env=env).returncode == 0
+    postgres.execute("DROP ROLE IF EXISTS owner_of_app", "CREATE ROLE owner_of_app")
+    postgres.execute(
+        f"ALTER ROLE {USER} NOINHERIT",
+        f"GRANT owner_of_app TO {USER}",
+        f"CREATE SCHEMA app AUTHORIZATION {USER if how == 'search path' else 'owner_of_app'}",
+        database=database.name,
     )
-    made = "db.init_app(app)" if "db.init_app(app)" in source else "db = SQLAlchemy(app"
-    assert source.count(made) == 1
-    (app / "app.py").write_text(source.replace(made, creator + made))
-    told = f"sqlite:///{tmp_path / 'told.db'}"
-    result = launch(app, "db", "upgrade", env={"DATABASE_URL": told})
+    prepare(app, f"{ELSEWHERE[how]}; connection.commit()")
+    result = launch(app, "db", "upgrade", env=env)
+    postgres.drop_database(database.name)
     assert result.returncode == 0, result.last
-    assert has_version(f"sqlite:///{tmp_path / 'other.db'}")
-    assert not has_version(told)
+    assert list(result.last["to"].values()) == [["a1"]]
 
 
 def test_downgrade_that_nobody_commits(database_url: str, app: Path, launch: Launcher) -> None:

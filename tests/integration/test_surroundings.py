@@ -1144,11 +1144,13 @@ def test_revision_that_gives_its_place_away(shop: Path, launch: Launcher) -> Non
     assert result.returncode == result.last["exit_code"] == 8
     assert "os.exec for true" in result.last["error"]["message"]
     assert result.last["unfinished"] == [HEAD]
+    assert "os.execlp" in result.last["source"]
 
 
 def test_child_of_a_revision_is_another_program(shop: Path, launch: Launcher) -> None:
     """What a revision forks may become what it likes."""
-    fork = "    if os.fork() == 0:\n        os.execlp('sh', 'sh', '-c', 'exit 5')\n"
+    named = "'/bin/sh', argv=['sh', '-c', 'exit 5'], env={}"
+    fork = f"    if os.fork() == 0:\n        os.execve({named})\n"
     wait = "    print('child ended with', os.waitstatus_to_exitcode(os.wait()[1]))\n"
     append(revision_file(shop, HEAD), f"\n\ndef upgrade():\n    import os\n{fork}{wait}")
     result = launch(shop, "db", "upgrade")

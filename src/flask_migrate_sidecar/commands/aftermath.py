@@ -14,7 +14,7 @@ from flask_migrate_sidecar.application.subcommand import Subcommand
 from flask_migrate_sidecar.database.connect import Database
 from flask_migrate_sidecar.database.dialect import Dialect, find_dialect
 from flask_migrate_sidecar.errors import MigrationError, UnavailableError
-from flask_migrate_sidecar.history.environment import Readings, find_file, label, label_place
+from flask_migrate_sidecar.history.environment import Place, Readings, label, label_place
 from flask_migrate_sidecar.history.failure import UNCOMMITTED, explained
 from flask_migrate_sidecar.history.outcome import find_outcome
 from flask_migrate_sidecar.history.progress import Progress, describe_place
@@ -32,12 +32,24 @@ _PAUSE: Final = 0.1
 
 
 def read_back(
-    session: Session, subcommand: Subcommand, repository: Repository, progress: Progress
+    session: Session,
+    subcommand: Subcommand,
+    repository: Repository,
+    progress: Progress,
+    pending: Sequence[Place] = (),
 ) -> None:
-    """Read on new connections what the databases hold now, and compare it with what was done.
+    """Read what the databases hold now, and compare it with what was done.
 
     An `env.py` that begins a transaction before `context.configure` has to commit it itself:
     Alembic leaves a transaction alone that is not its own (`MigrationContext.configure`).
+
+    Args:
+        session: what the commands share.
+        subcommand: what has run.
+        repository: whose revisions.
+        progress: what was done.
+        pending: the places whose connection is open, with what it has not committed: on that one
+            all looks well, and it ends with this process.
 
     Raises:
         MigrationError: something was not committed.
@@ -45,7 +57,8 @@ def read_back(
     """
     with explained(repository.folder):
         script = open_history(repository.config)
-        now = _read_places(session, subcommand, repository, script, progress)
+        now = dict(_read_places(session, subcommand, repository, script, progress))
+    now |= {place: progress.before[place] for place in pending}
     lasting = {database.name for database in session.lasting}
     lost = [
         label_place(place, progress.after)
@@ -58,6 +71,7 @@ def read_back(
             f"what ran was not committed in {', '.join(lost)}: the database does not hold what "
             "was reached",
             hint=UNCOMMITTED,
+            **{"from": label(progress.before), "to": label(now)},
             **outcome,
         )
 
@@ -105,23 +119,20 @@ def _read_places(
     progress: Progress,
     patience: Patience | None = None,
 ) -> Readings:
-    """Read what the databases hold, where the run has been on connections of our own.
+    """Read what the databases hold, in the places too that `env.py` does not come to again.
 
-    `env.py` may keep one, on which it sees what it has not committed; and it may take only the
-    tenants that are not up to date yet, or one that was dropped since.
+    It may take only the tenants that are not up to date yet, or one that was dropped since.
     """
     readings = dict(read_selected(session, subcommand, repository, script, patience))
     running = [progress.running.place] if progress.running is not None else []
     for place in {*progress.after, *(step.place for step in progress.applied), *running}:
         database = next((d for d in session.lasting if d.name == place.database), None)
         # A server that only env.py knows cannot be asked without it.
-        if place.server is not None or database is None:
+        if place in readings or place.server is not None or database is None:
             continue
         engine = database.engine(connect_timeout=session.settings.connect_timeout)
         with engine.connect() as connection:
-            # A creator of the application's opens another file than its URL says.
-            is_there = find_file(connection) == session.environments.files.get(place.database)
-            held = read_version_table(connection, place) if is_there else None
+            held = read_version_table(connection, place)
         if held is not None:
             readings[place] = held
     return readings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from flask_migrate_sidecar.application.migrations_only import MIGRATIONS_ONLY
@@ -10,11 +11,12 @@ from flask_migrate_sidecar.application.subcommand import Subcommand
 from flask_migrate_sidecar.database.connect import Database
 from flask_migrate_sidecar.database.dialect import find_dialect
 from flask_migrate_sidecar.database.url import place
-from flask_migrate_sidecar.errors import ConfigurationError
+from flask_migrate_sidecar.errors import ConfigurationError, SidecarError
 from flask_migrate_sidecar.history.environment import Readings
 from flask_migrate_sidecar.history.failure import explained
 from flask_migrate_sidecar.history.reading import Patience, read_databases
 from flask_migrate_sidecar.history.repository import Repository
+from flask_migrate_sidecar.history.revisions import open_history
 from flask_migrate_sidecar.log.logger import get_logger
 from flask_migrate_sidecar.settings.options import normalise_bind
 
@@ -127,36 +129,39 @@ def require_distinct(session: Session, databases: Sequence[str]) -> None:
         raise _are_one(migrated)
 
 
-def list_twins(databases: Sequence[Database], binds: Sequence[str]) -> list[str]:
-    """List the databases that are in the place of one that `--bind` names, and are not named.
+def require_no_twin(session: Session, subcommand: Subcommand, repository: Repository) -> None:
+    """Want what `--bind` names not to share its version table with what it leaves out.
 
-    Args:
-        databases: all that outlast the process.
-        binds: the names.
+    Raises:
+        ConfigurationError: the second of the two would find what the first has done.
     """
-    named = {_locate(database) for database in databases if database.name in binds}
-    return [d.name for d in databases if d.name not in binds and _locate(d) in named]
+    binds = subcommand.binds
+    named = {_locate(database) for database in session.lasting if database.name in binds}
+    twins = [d.name for d in session.lasting if d.name not in binds and _locate(d) in named]
+    if not twins:
+        return
+    repository.config.cmd_opts.bind = [*binds, *twins]
+    found: Readings = {}
+    # What was not asked for need not be there, nor let us in.
+    with suppress(SidecarError), explained(repository.folder):
+        script = open_history(repository.config)
+        found = read_databases(
+            session.application, session.environments, repository.config, script, Patience()
+        )
+    repository.config.cmd_opts.bind = binds
+    tables: dict[Any, str] = {}
+    locations = {database.name: _locate(database) for database in session.databases}
+    for here in found:
+        table = locations.get(here.database), here._replace(database="")
+        names = [tables.setdefault(table, here.database), here.database]
+        if len({subcommand.selects(name) for name in names}) > 1:
+            raise _are_one(names)
 
 
 def _locate(database: Database) -> tuple[str | None, ...]:
     url = database.url
     backend = url.get_backend_name()
     return backend, place(url), None if backend == "sqlite" else url.database
-
-
-def _require_no_twin(session: Session, found: Readings, subcommand: Subcommand) -> None:
-    """Want what `--bind` names not to share its version table with what it leaves out.
-
-    Raises:
-        ConfigurationError: the second of the two would find what the first has done.
-    """
-    locations = {database.name: _locate(database) for database in session.databases}
-    tables: dict[Any, str] = {}
-    for here in found:
-        table = locations.get(here.database), here._replace(database="")
-        names = [tables.setdefault(table, here.database), here.database]
-        if len({subcommand.selects(name) for name in names}) > 1:
-            raise _are_one(names)
 
 
 def _are_one(names: Sequence[str]) -> ConfigurationError:
@@ -190,5 +195,4 @@ def read_selected(
     )
     require_managed(session, {here.database for here in found}, subcommand.binds)
     require_version_table(session, found)
-    _require_no_twin(session, found, subcommand)
     return {here: held for here, held in found.items() if subcommand.selects(here.database)}

@@ -21,7 +21,7 @@ from flask_migrate_sidecar.history.heartbeat import beating
 from flask_migrate_sidecar.history.progress import Progress
 from flask_migrate_sidecar.history.repository import Repository
 from flask_migrate_sidecar.history.revisions import strict_history
-from flask_migrate_sidecar.history.statements import commits_noted, statements_checked
+from flask_migrate_sidecar.history.statements import Commits, commits_noted, statements_checked
 from flask_migrate_sidecar.lock.acquire import hold_locks
 from flask_migrate_sidecar.lock.base import LockTarget
 from flask_migrate_sidecar.lock.watch import Guard
@@ -64,10 +64,14 @@ def invoke(
     progress = Progress(guard.verify, session.environments.find_tenant, dict(before or {}))
     folder = repository.folder if repository is not None else None
     try:
-        with _observed(session, subcommand, progress), _locks_required(session, guard):
+        with (
+            _observed(session, subcommand, progress) as commits,
+            _locks_required(session, guard),
+        ):
             subcommand.run()
         if repository is not None and progress.applied and not subcommand.is_own:
-            read_back(session, subcommand, repository, progress)
+            pending = [p for p, c in progress.connections.items() if commits.is_pending(c)]
+            read_back(session, subcommand, repository, progress, pending)
             guard.verify()
     except Interrupted as interruption:
         kept = tell_what_stayed(session, subcommand, progress, patience=_CANCELS)
@@ -146,7 +150,7 @@ def hold(
 
 
 @contextmanager
-def _observed(session: Session, subcommand: Subcommand, progress: Progress) -> Iterator[None]:
+def _observed(session: Session, subcommand: Subcommand, progress: Progress) -> Iterator[Commits]:
     """Follow the revisions that run, and say of a long one that it still does."""
     stdout = session.streams.released() if subcommand.keeps_stdout else nullcontext()
     heartbeat = beating(
@@ -157,6 +161,6 @@ def _observed(session: Session, subcommand: Subcommand, progress: Progress) -> I
         connect_timeout=session.settings.connect_timeout,
     )
     following = session.environments.followed_by(progress.follow, progress.describe)
-    commits = commits_noted(progress.note_commit, progress.take_commit_back)
-    with strict_history(), stdout, heartbeat, following, commits:
-        yield
+    noting = commits_noted(progress.note_commit, progress.take_commit_back)
+    with strict_history(), stdout, heartbeat, following, noting as commits:
+        yield commits

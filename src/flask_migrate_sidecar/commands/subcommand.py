@@ -28,7 +28,7 @@ from flask_migrate_sidecar.history.repository import Repository, open_repository
 from flask_migrate_sidecar.history.revisions import check_places, open_history
 from flask_migrate_sidecar.log.logger import bind_everywhere, get_logger
 
-from .coverage import list_managed, list_twins, read_selected, require_managed
+from .coverage import list_managed, read_selected, require_managed, require_no_twin
 from .invocation import hold, invoke
 from .session import Result, Session
 from .upgrade import run_upgrade
@@ -114,13 +114,12 @@ def _run_with_repository(
     if not subcommand.reads(revision_environment=repository.has_environment_for_files):
         return _look(session, subcommand, repository)
     databases = _select_databases(session, subcommand)
-    # What the sidecar reads on its own account keeps to the selected databases too, and to those
-    # that could share a version table with them.
-    binds = subcommand.binds
-    repository.config.cmd_opts.bind = binds and [*binds, *list_twins(session.lasting, binds)]
+    # What the sidecar reads on its own account keeps to the selected databases too.
+    repository.config.cmd_opts.bind = subcommand.binds
     session.wait(databases, writes=subcommand.writes)
     if not subcommand.writes:
         return _look(session, subcommand, repository)
+    require_no_twin(session, subcommand, repository)
     if subcommand.name == "upgrade" and not subcommand.is_own:
         return run_upgrade(session, subcommand, repository, databases)
     found = _learn_version_tables(session, subcommand, repository)

@@ -141,10 +141,6 @@ class Dialect:
         """
         return None
 
-    def find_file(self, driver: Any) -> str | None:
-        """Name the file that a driver's connection has open, None where there is a server."""
-        return None
-
     def explain_wait(self, connection: Connection, session: int) -> dict[str, Any]:
         """Find what a session waits for, and the sessions that it waits for.
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from sqlalchemy.engine import ExceptionContext
 
-from flask_migrate_sidecar.log.redaction import find_configured, secrets
+from flask_migrate_sidecar.log.redaction import SECRET_ARGUMENTS, find_configured, secrets
 
 # Where drivers keep it: psycopg and psycopg2, PyMySQL.
 _PASSWORDS: Final = ("info.password", "password")
@@ -33,9 +33,7 @@ def learn_password(connection: Any, _record: object = None) -> None:
     for path in _PASSWORDS:
         # What it has not.
         with suppress(Exception):
-            found = attrgetter(path)(driver)
-            text = found.decode() if isinstance(found, bytes) else found
-            secrets.add(find_configured({"password": text}))
+            _hide(attrgetter(path)(driver))
     learn_parameters()
 
 
@@ -51,3 +49,13 @@ def learn_parameters() -> None:
     if parameters is not None:
         _parameters.set(None)
         secrets.add(find_configured(parameters))
+        for name, value in list(parameters.items()):
+            if name.lower() in SECRET_ARGUMENTS:
+                _hide(value)
+
+
+def _hide(password: object) -> None:
+    """Hide a password whatever it looks like: that it is one is known."""
+    text = password.decode(errors="replace") if isinstance(password, bytes) else password
+    if isinstance(text, str) and text:
+        secrets.add([text])

@@ -7,7 +7,7 @@ import os
 import sqlite3
 import struct
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
@@ -51,13 +51,8 @@ class SQLite(Dialect):
 
     def identify(self, connection: Connection) -> tuple[str, ...]:
         """Name the file that is open, its links resolved."""
-        return "sqlite", _choose_file(connection.exec_driver_sql("PRAGMA database_list"))
-
-    def find_file(self, driver: Any) -> str | None:
-        """Ask past SQLAlchemy, which would begin a transaction; of an asynchronous one, nothing."""
-        if not isinstance(driver, sqlite3.Connection):
-            return None
-        return _choose_file(driver.execute("PRAGMA database_list"))
+        files = {row[1]: row[2] for row in connection.exec_driver_sql("PRAGMA database_list")}
+        return "sqlite", os.path.realpath(files["main"]) if files["main"] else ":memory:"
 
     def find_version_tables(self, connection: Connection) -> Sequence[str]:
         """Look in the main file."""
@@ -75,12 +70,6 @@ class SQLite(Dialect):
 
 
 DIALECT: Final = SQLite()
-
-
-def _choose_file(rows: Iterable[Any]) -> str:
-    """Choose the main one of the files that are open, its links resolved."""
-    files = {row[1]: row[2] for row in rows}
-    return os.path.realpath(files["main"]) if files["main"] else ":memory:"
 
 
 def probe_file(url: URL, *, writes: bool) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from flask_migrate_sidecar.errors import (
     AppError,
@@ -14,6 +14,7 @@ from flask_migrate_sidecar.errors import (
     UnavailableError,
 )
 from flask_migrate_sidecar.log.logger import get_logger
+from flask_migrate_sidecar.log.origin import describe_origin
 
 from .backoff import SHORTEST_PAUSE, next_pause
 from .causes import STARTING, UNKNOWN, Verdict
@@ -95,6 +96,8 @@ class Visit:
     reason: str = ""
     refused_since: float | None = None
     attempt: Attempt | None = None
+    # The line of the application's that the last error came through.
+    origin: dict[str, Any] = field(default_factory=dict)
     # What the application's own code has raised.
     fault: Fault | None = None
     reported: float = 0.0
@@ -125,6 +128,8 @@ class Visit:
                 self._note(found, clock, fault)
                 return None
             self._note(diagnose(error, self.database.url), clock)
+            # A listener or a creator may have asked another server altogether.
+            self.origin = {n: v for n, v in describe_origin(error).items() if n != "statement"}
             if self.found is not None and self.found.verdict is Verdict.MISFIT:
                 raise self.error(clock) from error
             return None
@@ -145,7 +150,9 @@ class Visit:
             reason = "there was no time to try"
             self.found = Diagnosis(STARTING, Verdict.NOT_READY, reason, "wait longer")
         fields = {"attempts": self.tries, "elapsed": clock.elapsed}
-        return make_error(self.found, self.database.url, self.database.name, **fields)
+        return make_error(
+            self.found, self.database.url, self.database.name, **fields, **self.origin
+        )
 
     def _ask(self, limit: float) -> str:
         """Go on with the attempt that has not answered yet, or begin one: never two at once."""

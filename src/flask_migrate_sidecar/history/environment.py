@@ -80,8 +80,6 @@ class Environments:
         self.places: Final[dict[Place, None]] = {}
         # The one that was come to last.
         self.place = Place(DEFAULT)
-        # The files that its connections had open, by the names of their databases.
-        self.files: Final[dict[str, str | None]] = {}
         self._engines: set[Engine] = set()
         # Whether a run of env.py has done nothing at all.
         self.is_idle = False
@@ -115,7 +113,6 @@ class Environments:
             environments.connection = context.connection
             environments.session = identify_session(environments.connection)
             name = environments.name_database(context)
-            environments.files[name] = find_file(environments.connection)
             table = VersionTable(context.version_table_schema, context.version_table)
             known = environments.version_tables.setdefault(name, [])
             known += [table] if table not in known else []
@@ -287,15 +284,6 @@ def identify_session(connection: Connection | None) -> int | None:
         if connection is not None:
             dialect = find_dialect(connection.dialect.name)
             return dialect.identify_session(connection.connection.dbapi_connection)
-    return None
-
-
-def find_file(connection: Connection | None) -> str | None:
-    """Name the file that a connection has open, None where there is a server or none to be had."""
-    with suppress(AttributeError):
-        if connection is not None:
-            dialect = find_dialect(connection.dialect.name)
-            return dialect.find_file(connection.connection.dbapi_connection)
     return None
 
 

@@ -16,6 +16,7 @@ from .environment import Function, Place
 
 if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
+    from sqlalchemy import Connection
 
 logger: Final = get_logger(__name__)
 
@@ -66,6 +67,8 @@ class Progress:
     has_ended: bool = False
     # Revisions of which a part stays, whether or not the version table says that they ran.
     partly_kept: list[Step] = field(default_factory=list)
+    # On which connection `env.py` has migrated each.
+    connections: dict[Place, Connection | None] = field(default_factory=dict)
     # Revisions whose transaction was open when they were told as applied.
     open_steps: list[Step] = field(default_factory=list)
 
@@ -105,6 +108,7 @@ class Progress:
         """Yield the steps that a command's function gives, and keep count of them."""
         held = tuple(revisions or ())
         self.before.setdefault(place, held)
+        self.connections[place] = context.connection
         pending = list(function(revisions, context) or ())
         if pending:
             yield from self._run(place, pending, context)

@@ -31,14 +31,14 @@ _LEAVES_NOTHING: Final = re.compile(
 
 
 @contextmanager
-def commits_noted(note: Callable[[], None], take_back: Callable[[], None]) -> Iterator[None]:
+def commits_noted(note: Callable[[], None], take_back: Callable[[], None]) -> Iterator[Commits]:
     """Watch for what is committed, on whichever connection of the process.
 
     Args:
         note: is called whenever something is.
         take_back: is called where that has failed, and nothing was.
     """
-    commits = _Commits(note, take_back)
+    commits = Commits(note, take_back)
     listeners: list[tuple[str, Callable[..., None]]] = [
         ("engine_connect", commits.watch),
         ("begin", commits.start),
@@ -51,13 +51,13 @@ def commits_noted(note: Callable[[], None], take_back: Callable[[], None]) -> It
     for name, listener in listeners:
         event.listen(Engine, name, listener)
     try:
-        yield
+        yield commits
     finally:
         for name, listener in listeners:
             event.remove(Engine, name, listener)
 
 
-class _Commits:
+class Commits:
     """Tells of commits.
 
     SQLAlchemy tells of its own (`ConnectionEvents.commit`); a statement that commits, and one that
@@ -103,7 +103,14 @@ class _Commits:
         if connection in self._open and not connection.invalidated:
             self._open.discard(connection)
             if _is_idle(connection):
+                self._writing.discard(connection)
                 self._note()
+
+    def is_pending(self, connection: Connection | None) -> bool:
+        """Tell whether a connection holds open what it has written, for whoever commits it."""
+        if connection is None or connection.closed or connection.invalidated:
+            return False
+        return connection in self._writing and _is_idle(connection) is False
 
     def begin(self, connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
         """See a statement begin."""
@@ -120,6 +127,7 @@ class _Commits:
         is_autocommitting = _is_autocommitting(connection)
         is_final = is_autocommitting and writes
         if is_final or self._has_ended(connection, told):
+            self._writing.discard(connection)
             self._note()
         if not is_autocommitting:
             self._open.add(connection)

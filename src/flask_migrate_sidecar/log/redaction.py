@@ -96,10 +96,10 @@ _SWITCHES: Final = frozenset(
         *("enabled", "disabled", "optional", "required", "default", "first", "last"),
     }
 )
-_SECRET_ARGUMENTS: Final = ("password", "passwd", "sslpassword", "pwd", "ssl_key_password")
+SECRET_ARGUMENTS: Final = ("password", "passwd", "sslpassword", "pwd", "ssl_key_password")
 # In a URL's query, or in a connection string, where it may be quoted (PostgreSQL manual, 34.1.1).
 _QUERY_PASSWORD: Final = re.compile(
-    rf"(?i)({'|'.join(_SECRET_ARGUMENTS)})(\s*=\s*(?=['\"])|=|\s*=\s*(?!\w*[(.,]))(?!(?:none|null|true|false)\b)"
+    rf"(?i)({'|'.join(SECRET_ARGUMENTS)})(\s*=\s*(?=['\"])|=|\s*=\s*(?!\w*[(.,]))(?!(?:none|null|true|false)\b)"
     r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^\s&;,'"(){}\[\]]+)"""
 )
 # An option of anybody's that is called like one.
@@ -323,7 +323,7 @@ def _find_arguments(url: URL) -> Iterator[str]:
     """Give the passwords in the query of a URL."""
     for name, value in url.query.items():
         values = (value,) if isinstance(value, str) else value
-        if name.lower() in _SECRET_ARGUMENTS:
+        if name.lower() in SECRET_ARGUMENTS:
             yield from values
         if name == "odbc_connect":
             for text in values:

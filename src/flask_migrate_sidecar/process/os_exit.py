@@ -56,12 +56,15 @@ def guard_exec(hand_over: Callable[[str], AbstractContextManager[None]]) -> None
     """
     process = os.getpid()
 
-    def replace(run: Callable[..., NoReturn], path: Any, *arguments: Any) -> NoReturn:
+    def replace(run: Callable[..., NoReturn], /, *arguments: Any, **named: Any) -> NoReturn:
         # A forked child becomes another program by rights.
         if os.getpid() != process:
-            run(path, *arguments)
-        with hand_over(os.fsdecode(path)):
-            run(path, *arguments)
+            run(*arguments, **named)
+        program: Any = arguments[0] if arguments else named.get("path")
+        # A descriptor is one, too.
+        is_path = isinstance(program, (str, bytes, os.PathLike))
+        with hand_over(os.fsdecode(program) if is_path else str(program)):
+            run(*arguments, **named)
 
     # The other forms call these two by the names that they have in `os`.
     for module in (os, sys.modules[os.name]):
