@@ -243,6 +243,8 @@ def test_no_revision_runs_without_the_lock(tmp_path: Path, dialect: str, databas
     if dialect != "postgresql":
         assert read_runs(database_url) == [("r1", "up"), ("r2", "up")]
     assert run.last["kept"] == ([] if dialect == "postgresql" else ["r1", "r2"])
+    # It is no revision that has failed.
+    assert "revision" not in run.last
 
 
 FOREVER = """\
