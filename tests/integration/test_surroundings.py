@@ -838,7 +838,7 @@ def test_log_that_cannot_be_written(shop: Path) -> None:
     append(
         shop / "app.py",
         "\n\nimport structlog\n\n\ndef fail(*_):\n    raise MemoryError\n\n\n"
-        "structlog.processors.JSONRenderer.__call__ = fail\nimport frobnicate\n",
+        "structlog.processors.ExceptionRenderer.__call__ = fail\nimport frobnicate\n",
     )
     code, last = run_odd(["db", "upgrade"], cwd=shop)
     assert code == 4
