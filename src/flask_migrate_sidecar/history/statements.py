@@ -23,6 +23,8 @@ _BODY: Final = re.compile(
 )
 # Behind a COMMIT in the same text, so that a transaction is open again.
 _BEGINS: Final = re.compile(r";\s*(?:BEGIN|START)\b", re.IGNORECASE)
+# The column in which Alembic keeps a version, whatever the table is called.
+_VERSION: Final = "version_num"
 _MAKES: Final = re.compile(r"\bINTO\b", re.IGNORECASE)
 # What leaves nothing behind, though each statement is its own transaction.
 _LEAVES_NOTHING: Final = re.compile(
@@ -74,6 +76,8 @@ class Commits:
         # The one whose COMMIT SQLAlchemy is about to send.
         self._committing: Connection | None = None
         self._writing: set[Connection] = set()
+        # Those that have written a revision's version.
+        self._versions: set[Connection] = set()
         # Those whose transaction was open when they were seen last.
         self._open: set[Connection] = set()
 
@@ -95,6 +99,7 @@ class Commits:
             self._note()
             self._committing = connection
         self._writing.discard(connection)
+        self._versions.discard(connection)
         self._open.discard(connection)
 
     def look(self, connection: Connection) -> None:
@@ -103,14 +108,14 @@ class Commits:
         if connection in self._open and not connection.invalidated:
             self._open.discard(connection)
             if _is_idle(connection):
-                self._writing.discard(connection)
+                self._versions.discard(connection)
                 self._note()
 
     def is_pending(self, connection: Connection | None) -> bool:
-        """Tell whether a connection holds open what it has written, for whoever commits it."""
+        """Tell whether a connection holds versions that it has written open, uncommitted."""
         if connection is None or connection.closed or connection.invalidated:
             return False
-        return connection in self._writing and _is_idle(connection) is False
+        return connection in self._versions and _is_idle(connection) is False
 
     def begin(self, connection: Connection, _cursor: Any, statement: str, *_: Any) -> None:
         """See a statement begin."""
@@ -124,10 +129,12 @@ class Commits:
         writes = not _LEAVES_NOTHING.match(told) or bool(_MAKES.search(told))
         if writes:
             self._writing.add(connection)
+        if writes and _VERSION in statement:
+            self._versions.add(connection)
         is_autocommitting = _is_autocommitting(connection)
         is_final = is_autocommitting and writes
         if is_final or self._has_ended(connection, told):
-            self._writing.discard(connection)
+            self._versions.discard(connection)
             self._note()
         if not is_autocommitting:
             self._open.add(connection)
