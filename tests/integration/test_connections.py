@@ -259,6 +259,7 @@ def test_creator_that_raises(
     assert said in last["error"]["message"]
     assert ("listener or a creator" in last["hint"]) == (code != 6)
     assert last["where"].startswith("app.py:")
+    assert (last["database"], last["attempts"]) == ("default", 1)
     status = launch(app, "status", env=env)
     assert status.returncode == code
     assert '"state": "unreachable"' in status.stdout

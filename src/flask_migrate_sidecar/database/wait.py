@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final
 
 from flask_migrate_sidecar.errors import (
@@ -97,7 +98,7 @@ class Visit:
     refused_since: float | None = None
     attempt: Attempt | None = None
     # The line of the application's that the last error came through.
-    origin: dict[str, Any] = field(default_factory=dict)
+    origin: Mapping[str, Any] = field(default_factory=dict)
     # What the application's own code has raised.
     fault: Fault | None = None
     reported: float = 0.0
@@ -127,9 +128,9 @@ class Visit:
                 found = Diagnosis(UNKNOWN, verdict, str(fault), fault.hint or "")
                 self._note(found, clock, fault)
                 return None
-            self._note(diagnose(error, self.database.url), clock)
             # A listener or a creator may have asked another server altogether.
-            self.origin = {n: v for n, v in describe_origin(error).items() if n != "statement"}
+            origin = {n: v for n, v in describe_origin(error).items() if n != "statement"}
+            self._note(diagnose(error, self.database.url), clock, origin=origin)
             if self.found is not None and self.found.verdict is Verdict.MISFIT:
                 raise self.error(clock) from error
             return None
@@ -140,16 +141,13 @@ class Visit:
 
     def error(self, clock: Clock) -> SidecarError:
         """Make the error that ends the wait on account of this database."""
-        if (
-            self.fault is not None
-            and self.found is not None
-            and str(self.fault) == self.found.reason
-        ):
+        fields = {"attempts": self.tries, "elapsed": clock.elapsed}
+        if self.fault is not None:
+            self.fault.fields |= {"database": self.database.name, **fields}
             return self.fault
         if self.found is None:
             reason = "there was no time to try"
             self.found = Diagnosis(STARTING, Verdict.NOT_READY, reason, "wait longer")
-        fields = {"attempts": self.tries, "elapsed": clock.elapsed}
         return make_error(
             self.found, self.database.url, self.database.name, **fields, **self.origin
         )
@@ -167,14 +165,20 @@ class Visit:
             raise
         return version
 
-    def _note(self, found: Diagnosis, clock: Clock, fault: Fault | None = None) -> None:
+    def _note(
+        self,
+        found: Diagnosis,
+        clock: Clock,
+        fault: Fault | None = None,
+        origin: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         news = self.reason != found.reason
         self.reason = found.reason
         # Silence does not take a refusal back: PgBouncer keeps clients waiting for 15 s after a
         # server has refused it (server_login_retry), and then repeats the refusal.
         if self.refused_since is None or not found.is_silence:
             self._judge(found)
-            self.fault = fault
+            self.fault, self.origin = fault, origin
         self.due = clock.next_try(self)
         self.unreported += 1
         if news or time.monotonic() - self.reported >= _SUMMARY_PERIOD:

@@ -81,6 +81,8 @@ class Wait:
         except Exception as error:
             # A listener of the application's sees the statements of a lock as well.
             fault = find_fault(error)
+            if isinstance(fault, UnavailableError):
+                return fault
             if fault is None:
                 raise
             raise fault from error
